@@ -1,0 +1,302 @@
+"""The flags, and RECIPES: what users edit. Order of authority: RECIPES < flags.
+
+Parsing has no side effects: it creates nothing, seeds nothing, prints nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from datasets import DATASET_NAMES, DATASETS
+from networks import BACKBONES, NETWORKS, OUTPUT_STRIDES
+from query import ACQUISITIONS
+from utils.errors import InputError
+from utils.optimisation import OPTIMIZERS, SCHEDULES
+
+# One plain dictionary for each dataset; every key is a flag's default.
+RECIPES: dict[str, dict] = {
+    # CamVid as in the paper (arXiv 2104.06394) and its authors' repository.
+    "camvid": dict(
+        dir_dataset="data/CamVid",
+        downsample=1,
+        batch_size=4,
+        n_epochs=50,
+        n_pixels_by_us=10,
+        max_budget=100,
+        weight_type="supervised",
+        optimizer="adam",
+        lr=5e-4,
+        backbone_lr_factor=0.1,
+        weight_decay=2e-4,
+        schedule="multistep",
+        scale=(0.5, 2.0),
+        flip_p=0.5,
+        jitter=(0.8, 0.8, 0.8, 0.2),  # brightness, contrast, saturation, hue
+        jitter_p=0.8,
+        grey_p=0.2,
+        blur_p=0.5,
+        blur_sigma=(0.1, 2.0),
+        mean=(0.41189, 0.42513, 0.43267),
+        std=(0.27414, 0.28506, 0.28285),
+    ),
+    # scripts/demo.sh: drawn scenes at 120x160, from random weights, in minutes on a CPU.
+    "demo": dict(
+        dir_dataset="data/demo",
+        downsample=2,
+        batch_size=4,
+        n_epochs=40,
+        eval_interval=10,
+        n_pixels_by_us=10,
+        max_budget=30,
+        weight_type="random",
+        optimizer="adam",
+        lr=2e-3,
+        backbone_lr_factor=1.0,
+        weight_decay=1e-4,
+        schedule="poly",
+        scale=(0.75, 1.5),
+        flip_p=0.5,
+        jitter=(0.2, 0.2, 0.2, 0.05),
+        jitter_p=0.5,
+        grey_p=0.0,
+        blur_p=0.0,
+        blur_sigma=(0.1, 2.0),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+    ),
+}
+
+# Flags that say where and how to compute, not what: they may differ when a run is continued.
+# `weights` is compared by the file's content instead.
+NOT_THE_EXPERIMENT = frozenset({
+    "dir_root", "dir_dataset", "dir_checkpoints", "device", "n_workers", "eval_batch_size",
+    "max_budget", "max_mask_gb", "overwrite", "weights",
+})
+# The repository's own folder: results do not depend on where the program is called from.
+DIR_ROOT = Path(__file__).resolve().parent
+
+
+class _Parser(argparse.ArgumentParser):
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__(allow_abbrev=False,
+                         formatter_class=argparse.ArgumentDefaultsHelpFormatter, **kwargs)
+
+    def error(self, message: str) -> None:
+        raise InputError(f"{message} (see --help)")
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The flags of train.py, defaults from the dataset's recipe. Raises InputError."""
+    dataset_only = _Parser(add_help=False)
+    _add_dataset_name(dataset_only, required=False)
+    dataset_name = dataset_only.parse_known_args(argv)[0].dataset_name
+    parser = _train_parser()
+    parser.set_defaults(**RECIPES.get(dataset_name, {}))
+    args = parser.parse_args(argv)
+    if args.weights is not None:
+        args.weight_type = "file"
+    if args.n_pixels_by_us == 0 and args.n_init_pixels:
+        raise InputError("--n_init_pixels has no meaning with --n_pixels_by_us 0 (full masks)")
+    args.n_init_pixels = args.n_init_pixels or args.n_pixels_by_us
+    if 0 < args.n_pixels_by_us and args.max_budget < args.n_init_pixels:
+        raise InputError(f"--max_budget {args.max_budget} is below one round of "
+                         f"{args.n_init_pixels} pixels per image; raise it or lower "
+                         "--n_pixels_by_us")
+    if args.debug:
+        args.n_epochs = min(args.n_epochs, 2)
+        args.max_budget = min(args.max_budget, args.n_init_pixels + args.n_pixels_by_us)
+    root = Path(args.dir_root)
+    args.dir_dataset = str(root / args.dir_dataset)  # an absolute path stays what it is
+    args.dir_checkpoints = str(root / args.dir_checkpoints)
+    return args
+
+
+def _train_parser() -> argparse.ArgumentParser:
+    parser = _Parser(description="Rounds of asking for a few pixels an image and training on them.")
+    group = parser.add_argument_group("data")
+    _add_dataset_name(group, required=True)
+    group.add_argument("--dir_root", default=str(DIR_ROOT),
+                       help="what relative folders are relative to")
+    group.add_argument("--dir_dataset", help="the dataset's root folder")
+    group.add_argument("--dir_checkpoints", default="checkpoints", help="where runs are written")
+    group.add_argument("--downsample", type=_integer(1), help="shrink the grid by this factor")
+    group.add_argument("--n_workers", type=_integer(0), default=4, help="threads that decode images")
+
+    group = parser.add_argument_group("network")
+    group.add_argument("--network_name", type=_name("network", NETWORKS), default="deeplab",
+                       help=_known(NETWORKS))
+    group.add_argument("--backbone", type=_name("backbone", BACKBONES), default="mobilenetv2",
+                       help=_known(BACKBONES))
+    group.add_argument("--output_stride", type=int, choices=OUTPUT_STRIDES, default=16)
+    group.add_argument("--mc_dropout_p", type=_fraction, default=0.2,
+                       help="dropout before the classifier")
+    group = group.add_mutually_exclusive_group()
+    group.add_argument("--weight_type", type=_name("weight type", ("supervised", "random")),
+                       help="the backbone's start: supervised (torchvision's ImageNet weights, "
+                            "downloaded), or random")
+    group.add_argument("--weights", metavar="FILE",
+                       help="the backbone's start: a state dict in torchvision's names")
+
+    _add_asking(parser.add_argument_group("asking"), n_pixels_help="; 0: train on full masks")
+    group = parser.add_argument_group("budget")
+    group.add_argument("--n_init_pixels", type=_integer(0), default=0,
+                       help="pixels per image in the first round (0: as --n_pixels_by_us)")
+    group.add_argument("--max_budget", type=_integer(1), help="pixels per image in the end")
+
+    group = parser.add_argument_group("training")
+    group.add_argument("--n_epochs", type=_integer(1))
+    group.add_argument("--batch_size", type=_integer(2), help="at least 2, for batch norm")
+    group.add_argument("--optimizer", type=_name("optimizer", OPTIMIZERS), help=_known(OPTIMIZERS))
+    group.add_argument("--lr", type=_positive, help="learning rate")
+    group.add_argument("--backbone_lr_factor", type=_positive,
+                       help="the backbone's learning rate is --lr times this")
+    group.add_argument("--weight_decay", type=_non_negative)
+    group.add_argument("--schedule", type=_name("schedule", SCHEDULES), help=_known(SCHEDULES))
+    group.add_argument("--eval_interval", type=_integer(1), default=1,
+                       help="evaluate every so many epochs, and after the last")
+    group.add_argument("--eval_batch_size", type=_integer(1), default=8)
+
+    group = parser.add_argument_group("augmentation")
+    group.add_argument("--scale", type=_positive, nargs=2, metavar=("MIN", "MAX"))
+    group.add_argument("--flip_p", type=_fraction)
+    group.add_argument("--jitter", type=_non_negative, nargs=4,
+                       metavar=("BRIGHTNESS", "CONTRAST", "SATURATION", "HUE"))
+    group.add_argument("--jitter_p", type=_fraction)
+    group.add_argument("--grey_p", type=_fraction)
+    group.add_argument("--blur_p", type=_fraction)
+    group.add_argument("--blur_sigma", type=_positive, nargs=2, metavar=("MIN", "MAX"))
+    group.add_argument("--mean", type=_fraction, nargs=3, metavar=("R", "G", "B"))
+    group.add_argument("--std", type=_positive, nargs=3, metavar=("R", "G", "B"))
+
+    group = parser.add_argument_group("run")
+    group.add_argument("--seed", type=_integer(0), default=0)
+    group.add_argument("--suffix", default="", help="ends the experiment's name")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    group.add_argument("--amp", choices=("auto", "on", "off"), default="auto",
+                       help="train in bfloat16; auto: where the hardware has it")
+    group.add_argument("--overwrite", action="store_true", help="move an old run aside")
+    group.add_argument("--max_mask_gb", type=_positive, default=2.0,
+                       help="do not write query.npy above this size")
+    group.add_argument("--debug", action="store_true",
+                       help="a quick check: 8 images, 2 epochs, 2 rounds, a folder of its own")
+    return parser
+
+
+def _add_dataset_name(parser: argparse._ActionsContainer, *, required: bool) -> None:
+    parser.add_argument("--dataset_name", required=required, type=_name("dataset", DATASET_NAMES),
+                        help=_known(DATASET_NAMES))
+
+
+def _add_asking(group: argparse._ActionsContainer, *, n_pixels_help: str = "") -> None:
+    group.add_argument("--n_pixels_by_us", type=_integer(0),
+                       help=f"pixels per image to ask for in a round{n_pixels_help}")
+    group.add_argument("-qs", "--query_strategy", default="margin_sampling",
+                       type=_name("query strategy", ACQUISITIONS), help=_known(ACQUISITIONS))
+    group.add_argument("--top_n_percent", type=_fraction, default=0.05,
+                       help="draw from this fraction (0.05: 5 %%) of most uncertain pixels; 0: take "
+                            "the most uncertain ones")
+    group.add_argument("--reverse_order", action="store_true",
+                       help="draw that fraction first, then take the most uncertain of it")
+
+
+def parse_query_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The flags of query.py. What to ask defaults to the checkpoint's run (None here)."""
+    parser = _Parser(description="Choose the next pixels to ask with a trained network.")
+    parser.add_argument("--checkpoint", required=True, help="a last.pt or best.pt of train.py")
+    parser.add_argument("--dir_dataset", required=True, help="the dataset's root folder")
+    parser.add_argument("--dir_output", help="default: next_query beside the checkpoint")
+    _add_asking(parser)
+    parser.set_defaults(query_strategy=None, top_n_percent=None, reverse_order=None)
+    parser.add_argument("--seed", type=_integer(0))
+    parser.add_argument("--exclude", nargs="*", default=[], metavar="FILE",
+                        help="query.json or query.npy files whose pixels are not asked again, "
+                             "besides those of the checkpoint's run")
+    parser.add_argument("--exclude_void", action="store_true",
+                        help="do not ask where the ground truth is void")
+    parser.add_argument("--batch_size", type=_integer(1), default=8)
+    parser.add_argument("--n_workers", type=_integer(0), default=4)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--max_mask_gb", type=_positive, default=2.0)
+    return parser.parse_args(argv)
+
+
+# --- what the parts of the program take, as keyword arguments -----------------------------------
+
+
+def grid_of(args: argparse.Namespace) -> tuple[int, int]:
+    height, width = DATASETS[args.dataset_name].grid
+    return max(height // args.downsample, 1), max(width // args.downsample, 1)
+
+
+def network_kwargs(args: argparse.Namespace) -> dict:
+    return dict(name=args.network_name, backbone=args.backbone, output_stride=args.output_stride,
+                mc_dropout_p=args.mc_dropout_p, n_classes=DATASETS[args.dataset_name].n_classes)
+
+
+def augmentation_kwargs(args: argparse.Namespace) -> dict:
+    return dict(crop=grid_of(args), scale=args.scale, flip_p=args.flip_p, jitter=args.jitter,
+                jitter_p=args.jitter_p, grey_p=args.grey_p, blur_p=args.blur_p,
+                blur_sigma=args.blur_sigma, mean=args.mean, std=args.std)
+
+
+def optimizer_kwargs(args: argparse.Namespace) -> dict:
+    return dict(name=args.optimizer, lr=args.lr, backbone_lr_factor=args.backbone_lr_factor,
+                weight_decay=args.weight_decay)
+
+
+def asking_kwargs(args: argparse.Namespace) -> dict:
+    return dict(strategy=args.query_strategy, n=args.n_pixels_by_us,
+                top_n_percent=args.top_n_percent, reverse_order=args.reverse_order)
+
+
+def experiment_name(args: argparse.Namespace) -> str:
+    """`{dataset}[_d{downsample}]_{network}_{backbone}_{strategy}_{n}_p{top}_{seed}[_{suffix}]`."""
+    asking = (f"{args.query_strategy}_{args.n_pixels_by_us}_p{args.top_n_percent:g}"
+              if args.n_pixels_by_us else "full")
+    return "_".join([
+        args.dataset_name, *([f"d{args.downsample}"] if args.downsample > 1 else []),
+        args.network_name, args.backbone, asking, str(args.seed),
+        *([args.suffix] if args.suffix else []), *(["debug"] if args.debug else []),
+    ])
+
+
+# --- types of flags -----------------------------------------------------------------------------
+
+
+def _known(names: Iterable[str]) -> str:
+    return "one of " + ", ".join(names)
+
+
+def _name(what: str, names: Iterable[str] | dict[str, object]) -> Callable[[str], str]:
+    def convert(value: str) -> str:
+        if value not in names:
+            raise argparse.ArgumentTypeError(
+                f"unknown {what} {value!r}; choose from {', '.join(names)}")
+        return names[value] if names is DATASET_NAMES else value
+
+    return convert
+
+
+def _number(kind: Callable[[str], float], check: Callable[[float], bool],
+            expected: str) -> Callable[[str], float]:
+    def convert(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not check(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
+        return value
+
+    return convert
+
+
+def _integer(minimum: int) -> Callable[[str], float]:
+    return _number(int, lambda value: value >= minimum, f"an integer of at least {minimum}")
+
+
+_positive = _number(float, lambda value: 0 < value < float("inf"), "a positive number")
+_non_negative = _number(float, lambda value: 0 <= value < float("inf"), "a number of at least 0")
+_fraction = _number(float, lambda value: 0 <= value <= 1, "a fraction between 0 and 1")

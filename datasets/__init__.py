@@ -1,0 +1,11 @@
+"""Datasets by name. Importing this package never imports torch: the annotation tool uses it."""
+
+from datasets.camvid import CAMVID, DEMO
+from datasets.spec import ClassInfo, DatasetSpec, Split
+
+DATASETS: dict[str, DatasetSpec] = {spec.name: spec for spec in (CAMVID, DEMO)}
+DATASET_NAMES: dict[str, str] = {
+    name: spec.name for spec in DATASETS.values() for name in (spec.name, *spec.aliases)
+}
+
+__all__ = ["DATASETS", "DATASET_NAMES", "ClassInfo", "DatasetSpec", "Split"]

@@ -1,0 +1,244 @@
+"""Augmentation of a whole batch on its device: one `grid_sample` for scale, crop and flip, the
+points moved by the same map, then colour, each image with draws of its own.
+
+Source and output pixels are related by `out = (u + .5) * scale - .5 - offset`, where u is the
+source coordinate, mirrored first if the image is flipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from datasets.images import IGNORE
+from datasets.points import VOID
+
+# Luma of ITU-R BT.601, as torchvision's and Pillow's grey.
+_GREY = (0.299, 0.587, 0.114)
+_BLUR_TAPS = 13
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """The recipe of a dataset's augmentation.
+
+    crop: (height, width) of the output. A scaled image that is smaller is padded right and bottom
+        with the mean colour; a larger one is cropped at a uniform place.
+    scale, sigma: ranges of uniform draws; sigma is in pixels.
+    jitter: brightness, contrast and saturation factors are drawn from [max(0, 1 - j), 1 + j], the
+        hue's turn from [-j, j] of a full circle, and applied in random order, with `jitter_p`.
+    mean, std: of the normalisation, for images in 0..1.
+    """
+
+    crop: tuple[int, int]
+    scale: tuple[float, float] = (0.5, 2.0)
+    flip_p: float = 0.5
+    jitter: tuple[float, float, float, float] = (0.8, 0.8, 0.8, 0.2)
+    jitter_p: float = 0.8
+    grey_p: float = 0.2
+    blur_p: float = 0.5
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def draw(self, rng: np.random.Generator, size: Sequence[int], *,
+             n_statistics_points: int = 0) -> Draw:
+        """The draws for one image of `size` (h, w)."""
+        scale = rng.uniform(*self.scale)
+        scaled = np.array(size) * scale
+        offset = rng.uniform(size=2) * np.maximum(scaled - self.crop, 0)
+        flip = rng.uniform() < self.flip_p
+        jittered = rng.uniform() < self.jitter_p
+        spread = np.array(self.jitter)
+        factors = rng.uniform(np.maximum(0, 1 - spread), 1 + spread)
+        factors[3] -= 1
+        order = rng.permutation(4)
+        grey = rng.uniform() < self.grey_p
+        blurred = rng.uniform() < self.blur_p
+        sigma = rng.uniform(*self.blur_sigma)
+        visible = np.minimum(self.crop, scaled - offset)
+        statistics_points = rng.uniform(size=(n_statistics_points, 2)) * visible - 0.5
+        return Draw(scale=scale, offset=offset, flip=flip, factors=factors,
+                    order=order if jittered else np.full(4, -1), grey=grey,
+                    sigma=sigma if blurred else 0.0, statistics_points=statistics_points)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """What was drawn for one image; or, stacked, for a batch (every field with a leading B).
+
+    scale (); offset (2,) in output pixels; flip (); factors (4,) of brightness, contrast,
+    saturation, hue; order (4,) in which they apply, -1 for none; grey (); sigma () of the blur, 0
+    for none; statistics_points (S, 2), uniform on the visible part of the image."""
+
+    scale: np.ndarray
+    offset: np.ndarray
+    flip: np.ndarray
+    factors: np.ndarray
+    order: np.ndarray
+    grey: np.ndarray
+    sigma: np.ndarray
+    statistics_points: np.ndarray
+
+    @staticmethod
+    def stack(draws: Sequence[Draw]) -> Draw:
+        return Draw(**{field.name: np.stack([getattr(draw, field.name) for draw in draws])
+                       for field in fields(Draw)})
+
+
+class Warp:
+    """The geometric map of a batch: `sizes` `(B, 2)` of the source images and their draws."""
+
+    def __init__(self, draw: Draw, *, sizes: np.ndarray, crop: tuple[int, int],
+                 device: torch.device) -> None:
+        def tensor(array: np.ndarray) -> Tensor:
+            return torch.as_tensor(np.asarray(array, np.float32), device=device)
+
+        self._crop, self._device = crop, device
+        self._sizes, self._scale = tensor(sizes), tensor(draw.scale)[:, None]
+        self._offset, self._flip = tensor(draw.offset), torch.as_tensor(draw.flip, device=device)
+
+    def points(self, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """`(B, P, 2)` (y, x) and `(B, P)` -> the same in the output; a point outside the crop is
+        moved to its border and its label becomes VOID."""
+        mirrored = self._sizes[:, None, 1] - 1 - points[..., 1]
+        x = torch.where(self._flip[:, None], mirrored, points[..., 1])
+        moved = torch.stack([points[..., 0], x], dim=-1)
+        moved = (moved + 0.5) * self._scale[:, :, None] - 0.5 - self._offset[:, None]
+        crop = moved.new_tensor(self._crop)
+        inside = ((moved >= -0.5) & (moved < crop - 0.5)).all(dim=-1)
+        return moved.clamp(min=torch.zeros_like(crop), max=crop - 1), labels.where(inside, VOID)
+
+    def images(self, images: Tensor, *, fill: Tensor) -> Tensor:
+        """`(B, H, W, 3)` uint8 -> `(B, 3, *crop)` float32 in 0..1. Each image is continued by its
+        own border for interpolation; what lies outside it becomes `fill` `(3,)`."""
+        y, x, outside = self._source()
+        height, width = images.shape[1:3]
+        grid = torch.stack([
+            ((x * 2 + 1) / width - 1)[:, None, :].expand(-1, self._crop[0], -1),
+            ((y * 2 + 1) / height - 1)[:, :, None].expand(-1, -1, self._crop[1]),
+        ], dim=-1)
+        source = images.permute(0, 3, 1, 2).float().div_(255)
+        warped = F.grid_sample(source, grid, mode="bilinear", padding_mode="border",
+                               align_corners=False)
+        return torch.where(outside[:, None], fill[:, None, None], warped)
+
+    def labels(self, labels: Tensor) -> Tensor:
+        """`(B, H, W)` uint8 -> `(B, *crop)` int64, the nearest label; IGNORE outside."""
+        y, x, outside = self._source()
+        batch = torch.arange(len(labels), device=self._device)[:, None, None]
+        nearest = labels[batch, y.round().long()[:, :, None], x.round().long()[:, None, :]].long()
+        return nearest.masked_fill(outside, IGNORE)
+
+    def _source(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Source rows `(B, h)`, columns `(B, w)`, both clamped to the image, and which output
+        pixels `(B, h, w)` lie outside it."""
+        source, outside = [], []
+        for axis, length in enumerate(self._crop):
+            out = torch.arange(length, device=self._device, dtype=torch.float32)
+            u = (out + 0.5 + self._offset[:, axis, None]) / self._scale - 0.5
+            size = self._sizes[:, axis, None]
+            outside.append((u < -0.5) | (u >= size - 0.5))
+            u = u.clamp(min=torch.zeros_like(size), max=size - 1)
+            if axis == 1:
+                u = torch.where(self._flip[:, None], size - 1 - u, u)
+            source.append(u)
+        return *source, outside[0][:, :, None] | outside[1][:, None, :]
+
+
+def colour(images: Tensor, draw: Draw) -> Tensor:
+    """Jitter, grey and blur of `(B, 3, H, W)` in 0..1, each image by its own draws, in this order
+    (the augmentation of SimCLR, arXiv 2002.05709, appendix A)."""
+    device = images.device
+    factors = torch.as_tensor(draw.factors, dtype=torch.float32, device=device)
+    for step in range(draw.order.shape[1]):
+        for op, adjust in enumerate(_JITTERS):
+            members = np.flatnonzero(draw.order[:, step] == op)
+            if len(members):
+                index = torch.as_tensor(members, device=device)
+                images[index] = adjust(images[index], factors[index, op, None, None, None])
+    members = np.flatnonzero(draw.grey)
+    if len(members):
+        index = torch.as_tensor(members, device=device)
+        images[index] = _grey(images[index]).expand(-1, 3, -1, -1)
+    members = np.flatnonzero(draw.sigma > 0)
+    if len(members):
+        index = torch.as_tensor(members, device=device)
+        sigma = torch.as_tensor(draw.sigma[members], dtype=torch.float32, device=device)
+        images[index] = gaussian_blur(images[index], sigma)
+    return images
+
+
+def normalise(images: Tensor, *, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """`(B, 3, H, W)` in 0..1 -> zero mean and unit variance by the recipe's figures, laid out
+    channels last."""
+    mean, std = (images.new_tensor(values)[:, None, None] for values in (mean, std))
+    return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def _grey(images: Tensor) -> Tensor:
+    """`(B, 3, H, W)` -> `(B, 1, H, W)`."""
+    return torch.einsum("bchw,c->bhw", images, images.new_tensor(_GREY))[:, None]
+
+
+def _blend(images: Tensor, other: Tensor | float, factor: Tensor) -> Tensor:
+    return (images * factor + other * (1 - factor)).clamp_(0, 1)
+
+
+def _adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
+    return (images * factor).clamp_(0, 1)
+
+
+def _adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
+    return _blend(images, _grey(images).mean(dim=(1, 2, 3), keepdim=True), factor)
+
+
+def _adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
+    return _blend(images, _grey(images), factor)
+
+
+def _adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
+    """Turn the hue by a fraction of the circle, keeping value and saturation of HSV.
+
+    With value V, chroma C and hue h in sixths of the circle, channel n in (5, 3, 1) of RGB is
+    V - C * clamp(min(k, 4 - k), 0, 1), k = (n + h) mod 6 ("HSL and HSV", Wikipedia)."""
+    red, green, blue = images.unbind(dim=1)
+    value = images.amax(dim=1)
+    chroma = value - images.amin(dim=1)
+    safe = chroma.clamp(min=1e-8)
+    hue = torch.where(value == red, (green - blue) / safe,
+                      torch.where(value == green, (blue - red) / safe + 2,
+                                  (red - green) / safe + 4))
+    hue = hue + 6 * turn[:, 0]
+    out = torch.empty_like(images)
+    for channel, n in enumerate((5, 3, 1)):
+        k = (hue + n).remainder_(6)
+        out[:, channel] = value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1)
+    return out
+
+
+_JITTERS = (_adjust_brightness, _adjust_contrast, _adjust_saturation, _adjust_hue)
+
+
+def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
+    """Blur `(B, 3, H, W)` with a standard deviation of `sigma` `(B,)` pixels for each image, by
+    two passes of 13 taps, reflected at the border."""
+    batch, channels, height, width = images.shape
+    reach = _BLUR_TAPS // 2
+    taps = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
+    kernel = torch.exp(-0.5 * (taps / sigma[:, None]).square())
+    kernel = (kernel / kernel.sum(dim=1, keepdim=True)).repeat_interleave(channels, dim=0)
+    x = images.reshape(1, batch * channels, height, width)
+    for axis in (2, 3):
+        shape = [batch * channels, 1, 1, 1]
+        shape[axis] = _BLUR_TAPS
+        # "reflect" needs more pixels than it adds; a tiny image repeats its border instead.
+        mode = "reflect" if x.shape[axis] > reach else "replicate"
+        padding = (0, 0, reach, reach) if axis == 2 else (reach, reach, 0, 0)
+        x = F.conv2d(F.pad(x, padding, mode=mode), kernel.view(shape), groups=batch * channels)
+    return x.view(batch, channels, height, width)

@@ -1,0 +1,82 @@
+"""Training batches: drawn by indexing, augmented on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.augment import Augmentation, Draw, Warp, colour, normalise
+from datasets.images import IGNORE
+from datasets.points import VOID
+from utils.seeds import random_generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """images `(B, 3, h, w)` normalised. Sparse: points `(B, P, 2)`, labels `(B, P)` int64, VOID
+    pads, and statistics_points `(B, S, 2)`. Dense: labels `(B, h, w)` int64, IGNORE is void."""
+
+    images: Tensor
+    labels: Tensor
+    points: Tensor | None = None
+    statistics_points: Tensor | None = None
+
+    @property
+    def ignore_index(self) -> int:
+        return IGNORE if self.points is None else VOID
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSet:
+    """Images `(N, H, W, 3)` uint8 with `sizes` `(N, 2)` and `names`, and what supervises them:
+    `points` `(N, P, 2)` with `labels` `(N, P)`, or label maps `(N, H, W)` uint8 alone. Tensors lie
+    where there is room for them; batches are made on `device`."""
+
+    names: list[str]
+    sizes: np.ndarray
+    images: Tensor
+    labels: Tensor
+    points: Tensor | None = None
+    device: torch.device
+
+
+def n_batches(n_images: int, batch_size: int) -> int:
+    """Batches an epoch. A last batch of a single image is left out: the image pooling's batch norm
+    cannot train on one value a channel."""
+    return n_images // batch_size + (n_images % batch_size > 1)
+
+
+def training_batches(data: TrainingSet, *, augmentation: Augmentation, batch_size: int,
+                     n_statistics_points: int, key: tuple[int | str, ...]) -> Iterator[Batch]:
+    """One epoch in random order. Every draw is keyed by `key` (seed, round and epoch) and the
+    image's name, so that it depends on no other image and no batch."""
+    order = random_generator(*key, "order").permutation(len(data.names))
+    for start in range(n_batches(len(order), batch_size)):
+        index = order[start * batch_size : (start + 1) * batch_size]
+        draw = Draw.stack([
+            augmentation.draw(random_generator(*key, data.names[i]), data.sizes[i],
+                              n_statistics_points=n_statistics_points) for i in index])
+        yield augmented_batch(data, index, draw, augmentation=augmentation)
+
+
+def augmented_batch(data: TrainingSet, index: np.ndarray, draw: Draw, *,
+                    augmentation: Augmentation) -> Batch:
+    """The images of `index` under `draw`."""
+    device = data.device
+
+    def chosen(tensor: Tensor) -> Tensor:
+        return tensor[torch.as_tensor(index, device=tensor.device)].to(device)
+
+    warp = Warp(draw, sizes=data.sizes[index], crop=augmentation.crop, device=device)
+    fill = torch.tensor(augmentation.mean, device=device)
+    images = colour(warp.images(chosen(data.images), fill=fill), draw)
+    images = normalise(images, mean=augmentation.mean, std=augmentation.std)
+    if data.points is None:
+        return Batch(images=images, labels=warp.labels(chosen(data.labels)))
+    points, labels = warp.points(chosen(data.points), chosen(data.labels))
+    statistics = torch.as_tensor(draw.statistics_points, dtype=torch.float32, device=device)
+    return Batch(images=images, labels=labels, points=points, statistics_points=statistics)

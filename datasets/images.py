@@ -1,0 +1,137 @@
+"""Finding and reading images and label maps. Every problem is an InputError that names the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image
+
+from datasets.spec import DatasetSpec, Split
+from utils.errors import InputError
+from utils.geometry import pixel_under
+
+IGNORE = 255  # of label maps in memory, whatever the files call void
+_RGB_CONVERTIBLE = ("L", "LA", "P", "PA", "RGBA", "1", "CMYK", "YCbCr")
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image and its label map; `name` is the image's path relative to the dataset's root."""
+
+    name: str
+    image: Path
+    label: Path | None
+
+
+def list_samples(dir_dataset: str | Path, split: Split, *,
+                 suffixes: Iterable[str]) -> list[Sample]:
+    """The samples of a split, sorted by name, each with its label map.
+
+    Raises InputError for a missing or empty folder, and for images without labels or labels
+    without images, with their number and the first names."""
+    root = Path(dir_dataset)
+    images = _files(root / split.images, suffixes)
+    labels = _files(root / split.labels, (".png",))
+    for found, others, what in ((images, labels, "images without a label map in "),
+                                (labels, images, "label maps without an image in ")):
+        alone = sorted(found.keys() - others.keys())
+        if alone:
+            folder = split.labels if found is images else split.images
+            raise InputError(f"{root}: {len(alone)} {what}{folder}/: {_first(alone)}; add the "
+                             "missing files or remove these")
+    return [Sample(path.relative_to(root).as_posix(), path, labels[stem])
+            for stem, path in images.items()]
+
+
+def _files(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
+    """Files of a folder by their name without suffix, sorted."""
+    if not folder.is_dir():
+        raise InputError(f"no folder {folder}; give the dataset's root with --dir_dataset (README, "
+                         "'Data sets', has the expected layout)")
+    suffixes = tuple(suffixes)
+    files = sorted(path for path in folder.iterdir()
+                   if path.suffix.lower() in suffixes and not path.name.startswith("."))
+    if not files:
+        raise InputError(f"no {' or '.join(suffixes)} files in {folder}; is it the right folder?")
+    return {path.stem: path for path in files}
+
+
+def _first(names: Sequence[str], n: int = 3) -> str:
+    return ", ".join(names[:n]) + (", ..." if len(names) > n else "")
+
+
+def read_image(path: Path) -> np.ndarray:
+    """RGB, `(H, W, 3)` uint8. Grey, palette and RGBA images are converted (alpha is dropped);
+    16-bit and floating-point images are refused."""
+    image = _open(path)
+    if image.mode != "RGB":
+        if image.mode not in _RGB_CONVERTIBLE:
+            raise InputError(f"{path}: images of mode {image.mode} (more than 8 bits a channel) are "
+                             "not supported; convert it to 8-bit RGB")
+        image = image.convert("RGB")
+    return np.array(image)
+
+
+def read_label(path: Path, *, spec: DatasetSpec) -> np.ndarray:
+    """`(H, W)` uint8 of class indices and IGNORE. Refuses anything but 8-bit indices, and values
+    that are no class of the dataset."""
+    image = _open(path)
+    if image.mode not in ("L", "P"):
+        raise InputError(f"{path}: label maps hold class indices in one 8-bit channel, this one has "
+                         f"mode {image.mode}; convert it")
+    label = np.array(image)
+    wrong = (label >= spec.n_classes) & (label != spec.ignore_index) & (label != IGNORE)
+    if wrong.any():
+        raise InputError(f"{path}: label value {label[wrong][0]} is none of the "
+                         f"{spec.n_classes} classes (0 to {spec.n_classes - 1}) and not void "
+                         f"({spec.ignore_index}); is this {spec.name}?")
+    label[label >= spec.n_classes] = IGNORE
+    return label
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        # Pillow raises SyntaxError for broken PNG chunks.
+        raise InputError(f"{path}: cannot be read as an image ({error}); replace it") from error
+
+
+def check_same_size(sample: Sample, image: np.ndarray, label: np.ndarray) -> None:
+    if image.shape[:2] != label.shape:
+        raise InputError("{}: {}x{} pixels, but its image {} has {}x{} (height x width)".format(
+            sample.label, *label.shape, sample.name, *image.shape[:2]))
+
+
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """`(H, W, 3)` -> `(*size, 3)`, bilinear, with antialiasing when it shrinks."""
+    if image.shape[:2] == tuple(size):
+        return image
+    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+
+
+def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """`(H0, W0)` -> `size`: the label of the original pixel under each grid pixel's centre."""
+    rows, columns = (pixel_under(np.arange(n), size_from=n, size_to=n0)
+                     for n, n0 in zip(size, label.shape, strict=True))
+    return label[rows[:, None], columns]
+
+
+def read_parallel(read: Callable[[_T], _R], items: Sequence[_T], *, n_workers: int,
+                  progress: Callable[[Iterable[_R], int], Iterable[_R]]) -> list[_R]:
+    """`[read(item) for item in items]` in `n_workers` threads (Pillow decodes outside the GIL)."""
+    with ThreadPoolExecutor(max(n_workers, 1)) as pool:
+        try:
+            return list(progress(pool.map(read, items), len(items)))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

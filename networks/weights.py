@@ -1,0 +1,46 @@
+"""Pretrained weights of a backbone, in torchvision's names."""
+
+from __future__ import annotations
+
+from urllib.error import URLError
+
+from torch import Tensor, nn
+
+from networks.backbones import IMAGENET_WEIGHTS
+from utils.errors import InputError
+
+
+def download_imagenet_weights(backbone: str) -> dict[str, Tensor]:
+    """torchvision's ImageNet weights, downloaded once (into torch's hub folder) and checked by
+    their hash. Raises InputError when they cannot be had."""
+    weights = IMAGENET_WEIGHTS[backbone]
+    try:
+        return weights.get_state_dict(progress=True, check_hash=True)
+    except (URLError, OSError, RuntimeError) as error:
+        raise InputError(
+            f"cannot download {weights} from {weights.url} ({error}); fetch the file elsewhere and "
+            "give it with --weights FILE, or start from --weight_type random") from error
+
+
+def load_backbone_weights(backbone: nn.Module, state: dict[str, Tensor], *, source: str) -> None:
+    """Load `state` into `backbone`; the layers behind the backbone (a classifier) are left out.
+
+    Raises InputError with the first key that does not fit."""
+    expected = backbone.state_dict()
+    state = {name: tensor for name, tensor in state.items()
+             if not name.startswith(backbone.layers_behind)}
+    for name in [*expected, *state]:
+        if name.endswith("num_batches_tracked"):
+            continue
+        if name not in state:
+            problem = "is missing"
+        elif name not in expected:
+            problem = "is not in the network"
+        elif state[name].shape != expected[name].shape:
+            problem = (f"has shape {tuple(state[name].shape)}, the network "
+                       f"{tuple(expected[name].shape)}")
+        else:
+            continue
+        raise InputError(f"{source}: weights of another architecture: {name} {problem}; they must "
+                         f"be a torchvision {type(backbone).__name__}'s")
+    backbone.load_state_dict(state, strict=False)

@@ -1,0 +1,216 @@
+"""Which pixels to ask next.
+
+As a script: `python query.py --checkpoint FILE --dir_dataset DIR` writes the next query of a data
+set with a trained network.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from datasets.images import IGNORE, resize_label
+from datasets.queries import Query, read_query, write_query
+from datasets.split import LoadedSplit
+from utils.errors import InputError, run_program
+from utils.inference import Predictor
+from utils.progress import Progress
+from utils.seeds import random_generator, seed_of
+
+# --- acquisition functions --------------------------------------------------------------------
+# Probabilities (B, C, H, W) -> scores (B, H, W) in float32, higher = ask first. Each is given a
+# torch.Generator, for those that draw.
+
+
+def margin_sampling(probabilities: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Minus the margin between the two likeliest classes, in [-1, 0]."""
+    first, index = probabilities.float().max(dim=1, keepdim=True)
+    second = probabilities.float().scatter(1, index, -1.0).amax(dim=1)
+    return second.clamp(min=0) - first.squeeze(1)
+
+
+def least_confidence(probabilities: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """1 minus the probability of the likeliest class, in [0, 1 - 1 / C]."""
+    return 1 - probabilities.float().amax(dim=1)
+
+
+def entropy(probabilities: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Shannon entropy in nats, in [0, log C]; a probability of 0 adds 0."""
+    return torch.special.entr(probabilities.float()).sum(dim=1)
+
+
+def random(probabilities: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Uniform in [0, 1); drawn where the generator is, so that a CPU's serves every device."""
+    batch, _, height, width = probabilities.shape
+    device = probabilities.device if generator is None else generator.device
+    drawn = torch.rand(batch, height, width, generator=generator, device=device)
+    return drawn.to(probabilities.device)
+
+
+ACQUISITIONS: dict[str, Callable[..., Tensor]] = {
+    "margin_sampling": margin_sampling,
+    "least_confidence": least_confidence,
+    "entropy": entropy,
+    "random": random,
+}
+
+# --- selection --------------------------------------------------------------------------------
+
+
+def select_pixels(scores: np.ndarray, *, n: int, top_n_percent: float, reverse_order: bool = False,
+                  rng: np.random.Generator) -> np.ndarray:
+    """Choose `n` pixels of an image: `(n, 2)` int64 (y, x) in the order of asking.
+
+    scores: `(H, W)`, higher = ask first; -inf is excluded and never chosen.
+    top_n_percent: a fraction of the image, 0.05 for 5 %. The n are drawn uniformly from that many
+        pixels of highest score; with `reverse_order` that many are drawn uniformly first, and the
+        n of highest score among them are taken. 0 takes the n of highest score of all.
+
+    Each pixel gets a random key, and "uniformly drawn" means those of smallest key: a last-bit
+    difference in one score then moves at most that pixel's choice. Fewer free pixels than `n` are
+    all chosen, with a warning. Raises ValueError for scores that are NaN or +inf."""
+    flat = scores.ravel()
+    if np.isnan(flat).any() or np.isposinf(flat).any():
+        raise ValueError("acquisition scores are not finite")
+    free = np.flatnonzero(~np.isneginf(flat))
+    if len(free) < n:
+        warnings.warn(f"only {len(free)} pixels are left to ask for, not {n}", stacklevel=2)
+    values, keys = flat[free], rng.random(len(flat))[free]
+    pool = min(max(n, round(top_n_percent * len(flat))), len(free))
+    n = min(n, len(free))
+    if top_n_percent == 0:
+        chosen = _highest(values, n, keys)
+    elif reverse_order:
+        drawn = np.argsort(keys, kind="stable")[:pool]
+        chosen = drawn[_highest(values[drawn], n, keys[drawn])]
+    else:
+        top = _highest(values, pool, keys)
+        chosen = top[np.argsort(keys[top], kind="stable")[:n]]
+    return np.stack(np.unravel_index(free[chosen], scores.shape), axis=1).astype(np.int64)
+
+
+def _highest(values: np.ndarray, n: int, keys: np.ndarray) -> np.ndarray:
+    """Indices of the `n` highest values, highest first; the smaller key goes first among equals."""
+    if n == 0:
+        return np.zeros(0, np.int64)
+    threshold = np.partition(values, len(values) - n)[len(values) - n]
+    candidates = np.flatnonzero(values >= threshold)
+    return candidates[np.lexsort((keys[candidates], -values[candidates]))[:n]]
+
+
+def void_masks(split: LoadedSplit) -> list[np.ndarray]:
+    """Per image, bool `(H, W)` on its grid: what the ground truth calls void."""
+    return [resize_label(label, tuple(size)) == IGNORE
+            for label, size in zip(split.labels, split.sizes.tolist(), strict=True)]
+
+
+def initial_query(split: LoadedSplit, *, n: int, excluded: Sequence[np.ndarray],
+                  seed: int) -> Query:
+    """Round 0: `n` pixels an image, uniformly among those not `excluded` (bool `(H, W)` each)."""
+    pixels = [
+        select_pixels(np.where(mask, -np.inf, 0.0), n=n, top_n_percent=1.0,
+                      rng=random_generator(seed, "query", 0, name))
+        for name, mask in zip(split.names, excluded, strict=True)
+    ]
+    return Query(names=split.names, sizes=split.sizes, pixels=pixels, strategy="random", seed=seed)
+
+
+def next_query(network: nn.Module, split: LoadedSplit, *, predictor: Predictor,
+               strategy: str, n: int, top_n_percent: float, reverse_order: bool,
+               excluded: Sequence[np.ndarray], seed: int,
+               round_index: int) -> tuple[Query, np.ndarray]:
+    """Choose `n` pixels an image by the network's uncertainty, never an `excluded` one (bool
+    `(H, W)` for each image). Also returns the entropy in nats at the chosen pixels, `(K,)`."""
+    found: dict[int, tuple[np.ndarray, ...]] = {}
+    with Progress(len(split), f"query {round_index}", unit="image") as progress:
+        for index, score, probabilities in _scored(network, split, predictor, strategy, seed,
+                                                   round_index):
+            score = np.where(excluded[index], -np.inf, score)
+            key = (seed, "query", round_index, split.names[index])
+            try:
+                chosen = select_pixels(score, n=n, top_n_percent=top_n_percent,
+                                       reverse_order=reverse_order, rng=random_generator(*key))
+            except ValueError as error:
+                raise InputError(f"{split.names[index]}: {error}; did the training diverge? Try a "
+                                 "smaller --lr") from error
+            y, x = torch.as_tensor(chosen.T, device=probabilities.device)
+            there = probabilities[None, :, y, x][..., None]  # (1, C, n, 1)
+            probability, prediction = there.max(dim=1)
+            found[index] = (chosen, score[tuple(chosen.T)],
+                            *(t.flatten().cpu().numpy() for t in
+                              (prediction, probability, entropy(there))))
+            progress.advance()
+    pixels, scores, predictions, probabilities, entropies = (
+        [found[index][column] for index in range(len(split))] for column in range(5))
+    query = Query(names=split.names, sizes=split.sizes, pixels=pixels, strategy=strategy, seed=seed,
+                  scores=scores, predictions=predictions, probabilities=probabilities)
+    return query, np.concatenate(entropies)
+
+
+def _scored(network: nn.Module, split: LoadedSplit, predictor: Predictor, strategy: str, seed: int,
+            round_index: int) -> Iterator[tuple[int, np.ndarray, Tensor]]:
+    """Per image: its index, scores `(H, W)` and, on the device, probabilities `(C, H, W)`."""
+    for batch, logits in predictor.logits(network, split, to_labels=False):
+        for index, image_logits in zip(batch.tolist(), logits, strict=True):
+            probabilities = image_logits.softmax(dim=0)[None]  # (1, C, H, W)
+            generator = torch.Generator().manual_seed(
+                seed_of(seed, "acquisition", round_index, split.names[index]))
+            score = ACQUISITIONS[strategy](probabilities, generator)
+            yield index, score[0].cpu().numpy(), probabilities[0]
+
+
+def excluding(masks: Sequence[np.ndarray], pixels: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Copies of bool masks `(H, W)` with the (y, x) `(n, 2)` of each image set as well."""
+    masks = [mask.copy() for mask in masks]
+    for mask, asked in zip(masks, pixels, strict=True):
+        mask[asked[:, 0], asked[:, 1]] = True
+    return masks
+
+
+# --- as a script ------------------------------------------------------------------------------
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    from args import parse_query_arguments  # flags are needed by the script alone
+    from utils.models import load_model
+
+    args = parse_query_arguments(argv)
+    model = load_model(args.checkpoint, device=args.device)
+    split = model.load_train_split(args.dir_dataset, n_workers=args.n_workers)
+    masks = void_masks(split)
+    if not args.exclude_void:
+        masks = [np.zeros_like(mask) for mask in masks]
+    for path in [*earlier_queries(args.checkpoint), *args.exclude]:
+        earlier = read_query(path, names=split.names, sizes=split.sizes)
+        masks = excluding(masks, earlier.pixels)
+    query, _ = next_query(
+        model.network, split, predictor=model.predictor(batch_size=args.batch_size),
+        strategy=args.query_strategy, n=args.n_pixels_by_us, top_n_percent=args.top_n_percent,
+        reverse_order=args.reverse_order, excluded=masks, seed=args.seed,
+        round_index=model.round_index + 1)
+    folder = Path(args.dir_output or Path(args.checkpoint).parent / "next_query")
+    notice = write_query(folder, query, max_mask_gb=args.max_mask_gb)
+    if notice:
+        print(notice, file=sys.stderr)
+    print(f"{query.n_pixels} pixels of {len(split)} images: {folder}")
+    return 0
+
+
+def earlier_queries(checkpoint: str | Path) -> list[Path]:
+    """The `query.json` of the checkpoint's round and of the rounds before it in the same run."""
+    folder = Path(checkpoint).resolve().parent
+    number = folder.name.removesuffix("_query")
+    if not number.isdecimal():
+        return []
+    candidates = (folder.parent / f"{r}_query" / "query.json" for r in range(int(number) + 1))
+    return [path for path in candidates if path.exists()]
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,448 @@
+"""Rounds of asking for a few pixels an image and training on all of them; or, with
+`--n_pixels_by_us 0`, training on full masks. The same command continues an interrupted run."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import args as flags
+from datasets import DATASETS, DatasetSpec
+from datasets.augment import Augmentation
+from datasets.batches import Batch, TrainingSet, n_batches, training_batches
+from datasets.images import IGNORE
+from datasets.points import Points, answer, concatenate, padded, read_labels, write_labels
+from datasets.queries import read_query, write_query
+from datasets.split import LoadedSplit, load_split
+from networks import N_STATISTICS_POINTS, build_network
+from networks.weights import download_imagenet_weights, load_backbone_weights
+from query import ACQUISITIONS, excluding, initial_query, next_query, void_masks
+from utils.checkpoints import cpu_state, load_checkpoint, save_checkpoint
+from utils.device import place, select_autocast, select_device
+from utils.errors import InputError, run_program
+from utils.files import read_json, write_csv, write_json
+from utils.inference import Predictor
+from utils.losses import cross_entropy
+from utils.metrics import segmentation_scores
+from utils.optimisation import build_optimizer, build_schedule
+from utils.plots import Panel, save_curve, save_qualitative_grid
+from utils.progress import Progress, track
+from utils.runs import MetricsTable, check_flags, file_digest, move_aside, record_flags
+from utils.seeds import seed_of
+from utils.statistics import query_statistics
+
+SAVE_SECONDS = 30  # last.pt is written no more often than this, and at the end of a round
+N_PICTURES = 4  # images in a round's qualitative grid
+
+
+def train_one_epoch(network: nn.Module, batches: Iterable[Batch], *,
+                    optimizer: torch.optim.Optimizer,
+                    schedule: torch.optim.lr_scheduler.LRScheduler,
+                    autocast: Callable[[], AbstractContextManager],
+                    step_done: Callable[[Tensor], None]) -> float:
+    """Mean loss of the epoch; `step_done` is given each step's loss, still on the device."""
+    network.train()
+    losses = []
+    for batch in batches:
+        with autocast():
+            if batch.points is None:
+                logits = network(batch.images)
+            else:
+                logits = network(batch.images, batch.points,
+                                 statistics_points=batch.statistics_points)
+        loss = cross_entropy(logits, batch.labels, ignore_index=batch.ignore_index)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.detach())
+        step_done(losses[-1])
+    return torch.stack(losses).mean().item()
+
+
+class RoundTraining:
+    """A network on its way through `n_epochs`, resumable at the end of each from `last.pt`."""
+
+    def __init__(self, folder: Path, *, network: nn.Module, optimizer: torch.optim.Optimizer,
+                 schedule: torch.optim.lr_scheduler.LRScheduler, n_epochs: int,
+                 config: dict) -> None:
+        self.folder, self.network, self.n_epochs = folder, network, n_epochs
+        self._optimizer, self._schedule, self._config = optimizer, schedule, config
+        self.epoch = 0  # finished ones
+        self.log_train: list[dict] = []
+        self.log_val: list[dict] = []
+        self._best: dict[str, Tensor] | None = None
+        self._saved = time.monotonic()
+        if (folder / "last.pt").exists():
+            self._restore(load_checkpoint(folder / "last.pt",
+                                          needs=("network", "epoch", "log_train", "log_val")))
+
+    @property
+    def finished(self) -> bool:
+        return self.epoch == self.n_epochs
+
+    @property
+    def best(self) -> dict:
+        return max(self.log_val, key=lambda row: row["miou"])
+
+    def run(self, batches_of: Callable[[int], Iterable[Batch]],
+            evaluate: Callable[[nn.Module], np.ndarray], *, n_steps: int, eval_interval: int,
+            autocast: Callable[[], AbstractContextManager], seed_key: tuple,
+            description: str) -> None:
+        """Train the epochs that are left. `n_steps` is the number of batches of an epoch."""
+        shown: dict[str, object] = {"loss": None, "miou": ""}
+
+        def details() -> str:
+            loss = shown["loss"]
+            return f"loss {loss.item():.3f}{shown['miou']}" if loss is not None else ""
+
+        with Progress(self.n_epochs * n_steps, description, done=self.epoch * n_steps,
+                      unit="step", details=details) as progress:
+            def step_done(loss: Tensor) -> None:
+                shown["loss"] = loss
+                progress.advance()
+
+            while not self.finished:
+                torch.manual_seed(seed_of(*seed_key, self.epoch, "dropout"))
+                start = time.perf_counter()
+                loss = train_one_epoch(
+                    self.network, batches_of(self.epoch), optimizer=self._optimizer,
+                    schedule=self._schedule, autocast=autocast, step_done=step_done)
+                self.epoch += 1
+                if not math.isfinite(loss):
+                    raise InputError(f"the loss is {loss} in epoch {self.epoch} of {description}; "
+                                     "try a smaller --lr or --amp off")
+                self.log_train.append({"epoch": self.epoch, "loss": loss,
+                                       "seconds": time.perf_counter() - start})
+                if self.epoch % eval_interval == 0 or self.finished:
+                    self._evaluate(evaluate)
+                    shown["miou"] = f", mIoU {self.log_val[-1]['miou']:.3f}"
+                if self.finished or time.monotonic() - self._saved > SAVE_SECONDS:
+                    self._save()
+
+    def _evaluate(self, evaluate: Callable[[nn.Module], np.ndarray]) -> None:
+        start = time.perf_counter()
+        scores = segmentation_scores(evaluate(self.network))
+        self.log_val.append({"epoch": self.epoch, **scores,
+                             "seconds": time.perf_counter() - start})
+        if self.best is self.log_val[-1]:
+            self._best = cpu_state(self.network)
+
+    def _save(self) -> None:
+        content = {"config": self._config, "epoch": self.epoch, "log_train": self.log_train,
+                   "log_val": self.log_val, "network": cpu_state(self.network)}
+        # A finished round is never trained again: its last.pt holds the network alone.
+        if not self.finished:
+            content |= {"best": self._best, "optimizer": self._optimizer.state_dict(),
+                        "schedule": self._schedule.state_dict()}
+        elif self._best is not None:
+            save_checkpoint(self.folder / "best.pt", {"config": self._config, "network": self._best,
+                                                      "epoch": self.best["epoch"]})
+        save_checkpoint(self.folder / "last.pt", content)
+        for name, rows in (("log_train.csv", self.log_train), ("log_val.csv", self.log_val)):
+            if rows:
+                flat = [_flat(row, self._config["classes"]) for row in rows]
+                write_csv(self.folder / name, list(flat[0]), [list(row.values()) for row in flat])
+        self._saved = time.monotonic()
+
+    def _restore(self, content: dict) -> None:
+        self.epoch, self.log_train, self.log_val = (
+            content[key] for key in ("epoch", "log_train", "log_val"))
+        self.network.load_state_dict(content["network"])
+        if not self.finished:
+            self._best = content["best"]
+            self._optimizer.load_state_dict(content["optimizer"])
+            self._schedule.load_state_dict(content["schedule"])
+
+
+def _flat(row: dict, class_names: Sequence[str]) -> dict:
+    """A log row with one column a class instead of the list `iou`."""
+    row = dict(row)
+    iou = dict(zip(_iou_columns(class_names), row.pop("iou", []), strict=False))
+    return row | iou
+
+
+def _iou_columns(class_names: Sequence[str]) -> list[str]:
+    return ["iou_" + name.replace(" ", "_") for name in class_names]
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What is the same in every round. `fresh_network` makes a network for a seed key."""
+
+    folder: Path
+    spec: DatasetSpec
+    train: LoadedSplit
+    val: LoadedSplit
+    images: Tensor
+    device: torch.device
+    autocast: Callable[[], AbstractContextManager]
+    predictor: Predictor
+    fresh_network: Callable[[int], nn.Module]
+    augmentation: Augmentation
+    optimizer: dict
+    schedule: str
+    batch_size: int
+    n_epochs: int
+    eval_interval: int
+    seed: int
+    config: dict
+
+    def training(self, folder: Path, round_index: int) -> RoundTraining:
+        """The training of a round, at its start or wherever it was left."""
+        torch.manual_seed(seed_of(self.seed, "network", round_index))
+        network = self.fresh_network(self.seed)
+        network = network.to(device=self.device, memory_format=torch.channels_last)
+        optimizer = build_optimizer(network, **self.optimizer)
+        schedule = build_schedule(optimizer, name=self.schedule,
+                                  n_steps=self.n_epochs * self._n_steps)
+        return RoundTraining(folder, network=network, optimizer=optimizer, schedule=schedule,
+                             n_epochs=self.n_epochs, config=self.config | {"round": round_index})
+
+    @property
+    def _n_steps(self) -> int:
+        return n_batches(len(self.train), self.batch_size)
+
+    def fit(self, folder: Path, round_index: int, *, labels: np.ndarray,
+            points: np.ndarray | None = None) -> RoundTraining:
+        """Train a fresh network on `points` `(N, P, 2)` with `labels` `(N, P)`, or on label maps
+        `(N, H, W)`; or finish the training that `folder` holds."""
+        training = self.training(folder, round_index)
+        data = TrainingSet(
+            names=self.train.names, sizes=self.train.sizes, images=self.images,
+            labels=place(labels, self.device), device=self.device,
+            points=None if points is None else place(points, self.device))
+        key = (self.seed, "train", round_index)
+
+        def batches_of(epoch: int) -> Iterable[Batch]:
+            return training_batches(data, augmentation=self.augmentation,
+                                    batch_size=self.batch_size, key=(*key, epoch),
+                                    n_statistics_points=N_STATISTICS_POINTS)
+
+        def evaluate(network: nn.Module) -> np.ndarray:
+            return self.predictor.evaluate(network, self.val, n_classes=self.spec.n_classes,
+                                           autocast=self.autocast)
+
+        training.run(batches_of, evaluate, n_steps=self._n_steps, seed_key=key,
+                     eval_interval=self.eval_interval, autocast=self.autocast,
+                     description=f"round {round_index}")
+        return training
+
+    def metrics_columns(self) -> list[str]:
+        return ["round", "pixels_per_image", "pixels_total", "percent", "pixels_trained",
+                "void_answers", "miou_last", "miou_best", "epoch_best", "pixel_accuracy",
+                "mean_accuracy", *_iou_columns(self.spec.class_names), "train_seconds",
+                "val_seconds", "query_seconds"]
+
+    def metrics_row(self, training: RoundTraining, round_index: int, *, n_asked: int, n_void: int,
+                    query_seconds: float) -> dict[str, object]:
+        last = training.log_val[-1]
+        return _flat(last, self.spec.class_names) | {
+            "round": round_index,
+            "pixels_per_image": n_asked / len(self.train),
+            "pixels_total": n_asked,
+            "percent": 100 * n_asked / int(self.train.sizes.prod(axis=1).sum()),
+            "pixels_trained": n_asked - n_void,
+            "void_answers": n_void,
+            "miou_last": last["miou"],
+            "miou_best": training.best["miou"],
+            "epoch_best": training.best["epoch"],
+            "train_seconds": sum(row["seconds"] for row in training.log_train),
+            "val_seconds": sum(row["seconds"] for row in training.log_val),
+            "query_seconds": query_seconds,
+        }
+
+    def save_pictures(self, folder: Path, network: nn.Module, *, strategy: str,
+                      points: Points | None) -> None:
+        """The qualitative grid of a round: a few training images, evenly spaced."""
+        chosen = np.unique(np.linspace(0, len(self.train) - 1, N_PICTURES).round().astype(int))
+        split = self.train.subset(chosen)
+        truths, panels = split.grid_labels(), []
+        # A random draw is no uncertainty to look at.
+        uncertainty = ACQUISITIONS["margin_sampling" if strategy == "random" else strategy]
+        for index, logits in self.predictor.logits(network, split, to_labels=False):
+            for i, image_logits in zip(index, logits, strict=True):
+                probabilities = image_logits.softmax(dim=0)[None]
+                height, width = split.sizes[i]
+                panels.append(Panel(
+                    title=split.names[i], image=split.images[i, :height, :width],
+                    truth=truths[i],
+                    prediction=probabilities[0].argmax(dim=0).byte().cpu().numpy(),
+                    uncertainty=uncertainty(probabilities)[0].cpu().numpy(),
+                    asked=np.zeros((0, 2)) if points is None else points.of_image(chosen[i])))
+        save_qualitative_grid(folder / "qualitative.png", panels, spec=self.spec)
+
+
+class ActiveLearning:
+    """The rounds: ask, get answers, train; every step is skipped that its files show as done."""
+
+    def __init__(self, experiment: Experiment, *, n_rounds: int, n_init_pixels: int, asking: dict,
+                 max_mask_gb: float) -> None:
+        self._experiment, self._n_rounds = experiment, n_rounds
+        self._n_init_pixels, self._asking = n_init_pixels, asking
+        self._max_mask_gb = max_mask_gb
+        self._answered: list[Points] = []
+
+    def run(self, metrics: MetricsTable) -> None:
+        experiment = self._experiment
+        for r in range(self._n_rounds):
+            folder = self._folder(r)
+            self._ask(r)
+            points = concatenate(self._answered)
+            if r < len(metrics.rows):
+                print(round_line(metrics.rows[r], self._n_rounds))
+                continue
+            training = self._fit(r, points)
+            experiment.save_pictures(folder, training.network, points=points,
+                                     strategy=self._asking["strategy"])
+            metrics.put(experiment.metrics_row(
+                training, r, n_asked=len(points), n_void=points.n_void,
+                query_seconds=read_json(folder / "query_stats.json")["seconds"]))
+            print(round_line(metrics.rows[r], self._n_rounds), flush=True)
+
+    def _folder(self, r: int) -> Path:
+        return self._experiment.folder / f"{r}_query"
+
+    def _fit(self, r: int, points: Points) -> RoundTraining:
+        coordinates, labels = padded(points, n_images=len(self._experiment.train))
+        return self._experiment.fit(self._folder(r), r, points=coordinates, labels=labels)
+
+    def _ask(self, r: int) -> None:
+        """Choose the pixels of a round and get their answers, unless that has been done."""
+        folder, split = self._folder(r), self._experiment.train
+        if not (folder / "query.json").exists():
+            self._choose(r)
+        if not (folder / "labels.csv").exists():
+            query = read_query(folder / "query.json", names=split.names, sizes=split.sizes)
+            write_labels(folder / "labels.csv", answer(query.pixels, split.labels, split.sizes),
+                         names=split.names)
+        self._answered.append(read_labels(
+            folder / "labels.csv", names=split.names, sizes=split.sizes,
+            n_classes=self._experiment.spec.n_classes))
+
+    def _choose(self, r: int) -> None:
+        folder, experiment, split = self._folder(r), self._experiment, self._experiment.train
+        earlier = concatenate(self._answered)
+        network = None if r == 0 else self._fit(r - 1, earlier).network
+        start = time.perf_counter()
+        # Ground truth answers here, so void pixels are not asked for, as in the paper.
+        excluded = excluding(void_masks(split), [earlier.of_image(i) for i in range(len(split))])
+        if r == 0:
+            entropies = None
+            query = initial_query(split, n=self._n_init_pixels, excluded=excluded,
+                                  seed=experiment.seed)
+        else:
+            query, entropies = next_query(
+                network, split, predictor=experiment.predictor, excluded=excluded,
+                seed=experiment.seed, round_index=r, **self._asking)
+        seconds = time.perf_counter() - start
+        answers = answer(query.pixels, split.labels, split.sizes)
+        write_json(folder / "query_stats.json", query_statistics(
+            answers, n_images=len(split), class_names=experiment.spec.class_names,
+            entropies=entropies, seconds=seconds))
+        notice = write_query(folder, query, max_mask_gb=self._max_mask_gb)
+        if notice:
+            print(notice, file=sys.stderr)
+
+
+def train_fully(experiment: Experiment, metrics: MetricsTable) -> None:
+    """Training on full masks: one round without queries, in the folder `full`."""
+    if not metrics.rows:
+        folder = experiment.folder / "full"
+        labels = experiment.train.grid_labels()
+        training = experiment.fit(folder, 0, labels=labels)
+        experiment.save_pictures(folder, training.network, strategy="margin_sampling", points=None)
+        metrics.put(experiment.metrics_row(
+            training, 0, n_asked=int(experiment.train.sizes.prod(axis=1).sum()),
+            n_void=int((labels == IGNORE).sum()), query_seconds=0.0))
+    print(round_line(metrics.rows[0], 1))
+
+
+def round_line(row: dict[str, str], n_rounds: int) -> str:
+    pixels, percent, last, best = (float(row[name]) for name in (
+        "pixels_per_image", "percent", "miou_last", "miou_best"))
+    return (f"round {int(row['round']) + 1}/{n_rounds}: {pixels:g} pixels per image "
+            f"({percent:.3g} %), mIoU {last:.4f} last, {best:.4f} best (epoch "
+            f"{row['epoch_best']}), trained in {float(row['train_seconds']):.0f} s")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = flags.parse_arguments(argv)
+    folder = Path(args.dir_checkpoints) / flags.experiment_name(args)
+    recorded = vars(args) | {"weights_sha256": args.weights and file_digest(args.weights)}
+    if not args.overwrite:
+        check_flags(folder, flags=recorded, free=flags.NOT_THE_EXPERIMENT)
+    experiment = build_experiment(args, folder)
+    if args.overwrite and folder.exists():
+        print(f"the old run is now in {move_aside(folder)}", file=sys.stderr)
+    record_flags(folder, flags=recorded, repository=flags.DIR_ROOT)
+    metrics = MetricsTable(folder / "metrics.csv", experiment.metrics_columns())
+    done = len(metrics.rows)
+    if args.n_pixels_by_us == 0:
+        train_fully(experiment, metrics)
+        print(f"metrics in {folder / 'metrics.csv'}, pictures in {folder / 'full'}")
+        return 0
+    n_rounds = 1 + (args.max_budget - args.n_init_pixels) // args.n_pixels_by_us
+    ActiveLearning(experiment, n_rounds=n_rounds, n_init_pixels=args.n_init_pixels,
+                   asking=flags.asking_kwargs(args), max_mask_gb=args.max_mask_gb).run(metrics)
+    if done >= n_rounds:
+        print(f"this run was finished; raise --max_budget ({args.max_budget}) to go on with it")
+    columns = {name: [float(row[name]) for row in metrics.rows]
+               for name in ("pixels_per_image", "miou_last", "miou_best")}
+    save_curve(folder / "curve.png", pixels=columns["pixels_per_image"], title=folder.name,
+               last=columns["miou_last"], best=columns["miou_best"])
+    print(f"curve: {folder / 'curve.png'} (figures: metrics.csv beside it)\n"
+          f"pictures: {folder / '*_query' / 'qualitative.png'}")
+    return 0
+
+
+def build_experiment(args: flags.argparse.Namespace, folder: Path) -> Experiment:
+    """Everything that can be wrong with the input is found here, before anything is written."""
+    spec, grid, device = DATASETS[args.dataset_name], flags.grid_of(args), select_device(args.device)
+    network = flags.network_kwargs(args)
+    pretrained, source = None, "torchvision"
+    if args.weight_type == "file":
+        pretrained, source = load_checkpoint(args.weights), args.weights
+    elif args.weight_type == "supervised":
+        pretrained = download_imagenet_weights(args.backbone)
+
+    def fresh_network(seed: int) -> nn.Module:
+        fresh = build_network(**network)
+        if pretrained is not None:
+            load_backbone_weights(fresh.backbone, pretrained, source=source)
+        return fresh
+
+    fresh_network(args.seed)  # refuses weights that do not fit
+    train, val = (
+        load_split(spec, split, dir_dataset=args.dir_dataset, grid=grid, n_workers=args.n_workers,
+                   limit=8 if args.debug else None,
+                   progress=lambda items, n: track(items, n, description="reading images",
+                                                   unit="image"))
+        for split in (spec.train, spec.evaluation))
+    if n_batches(len(train), args.batch_size) == 0:
+        raise InputError(f"{args.dir_dataset}: {len(train)} training image; batch norm needs two")
+    return Experiment(
+        folder=folder, spec=spec, train=train, val=val, images=place(train.images, device),
+        device=device, autocast=select_autocast(args.amp, device),
+        predictor=Predictor(device=device, batch_size=args.eval_batch_size, mean=args.mean,
+                            std=args.std),
+        fresh_network=fresh_network, augmentation=Augmentation(**flags.augmentation_kwargs(args)),
+        optimizer=flags.optimizer_kwargs(args), schedule=args.schedule,
+        batch_size=args.batch_size, n_epochs=args.n_epochs, eval_interval=args.eval_interval,
+        seed=args.seed,
+        config={"dataset": args.dataset_name, "grid": list(grid), "network": network,
+                "mean": list(args.mean), "std": list(args.std),
+                "classes": list(spec.class_names), "seed": args.seed,
+                "asking": flags.asking_kwargs(args)})
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,37 @@
+"""Checkpoints: plain tensors and containers, written atomically, read with `weights_only`."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from utils.errors import InputError
+from utils.files import write_atomically
+
+
+def save_checkpoint(path: str | Path, content: dict) -> None:
+    write_atomically(path, lambda file: torch.save(content, file))
+
+
+def load_checkpoint(path: str | Path, *, needs: tuple[str, ...] = ()) -> dict:
+    """Read a dictionary onto the CPU. Raises InputError if the file is missing, broken or lacks
+    one of the keys it `needs`."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError,
+            KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: cannot be read as a checkpoint ({reason})") from error
+    missing = [key for key in needs if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise InputError(f"{path}: is no checkpoint of this program (no {', '.join(missing)})")
+    return content
+
+
+def cpu_state(network: nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of the network's state on the CPU, contiguous whatever the memory format."""
+    return {name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+            for name, tensor in network.state_dict().items()}

@@ -1,0 +1,52 @@
+"""Which device, and whether it computes in bfloat16."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+
+import numpy as np
+import torch
+
+from utils.errors import InputError
+
+
+def select_device(name: str) -> torch.device:
+    """`auto` is the first CUDA GPU or else the CPU. Raises InputError for what is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device {name} cannot be used here ({reason}); try --device cpu") \
+            from error
+    return device
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 natively (else it would only be slower)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch >= 2.12
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+                    or torch.cpu._is_avx512_bf16_supported())
+    return False
+
+
+def select_autocast(amp: str, device: torch.device) -> Callable[[], AbstractContextManager]:
+    """`amp`: `on`, `off`, or `auto` for where the hardware has bfloat16."""
+    enabled = amp == "on" or (amp == "auto" and has_bfloat16(device))
+    return partial(torch.autocast, device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def place(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """An array as a tensor on `device` if it takes at most half of the free memory there, else on
+    the CPU."""
+    tensor = torch.from_numpy(array)
+    if device.type == "cuda" and array.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+        return tensor
+    return tensor.to(device)

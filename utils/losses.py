@@ -1,0 +1,20 @@
+"""Cross-entropy at points and on label maps."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, *, ignore_index: int) -> Tensor:
+    """Mean over the labelled positions. Points: logits `(B, P, C)`, labels `(B, P)`. Maps: logits
+    `(B, C, h, w)`, first resized (bilinear) to labels `(B, H, W)`.
+
+    Without a single label the loss is zero and still attached to the graph, not NaN."""
+    if logits.ndim == 4:
+        logits = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear",
+                               align_corners=False)
+    else:
+        logits = logits.transpose(1, 2)  # (B, P, C) -> (B, C, P)
+    total = F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="sum")
+    return total / (labels != ignore_index).sum().clamp(min=1)

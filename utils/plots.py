@@ -1,0 +1,75 @@
+"""Pictures of a run, by matplotlib without a display."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from datasets.images import IGNORE
+from datasets.spec import DatasetSpec
+from utils.files import write_atomically
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One row of a qualitative grid: image `(H, W, 3)` uint8, truth and prediction `(H, W)`
+    uint8, uncertainty `(H, W)` (higher = less sure), and the asked pixels, (y, x), `(n, 2)`."""
+
+    title: str
+    image: np.ndarray
+    truth: np.ndarray
+    prediction: np.ndarray
+    uncertainty: np.ndarray
+    asked: np.ndarray
+
+
+def save_qualitative_grid(path: Path, panels: Sequence[Panel], *, spec: DatasetSpec) -> None:
+    """Input, truth, prediction, error and uncertainty with the asked pixels, a row an image."""
+    columns = ("input", "truth", "prediction", "error", "uncertainty and asked pixels")
+    height, width = panels[0].image.shape[:2]
+    figure = Figure(figsize=(15, 3 * height / width * len(panels) + 0.8), dpi=100)
+    axes = figure.subplots(len(panels), len(columns), squeeze=False)
+    palette = np.zeros((256, 3), np.uint8)
+    palette[: spec.n_classes] = [info.colour for info in spec.classes]
+    for row, panel in zip(axes, panels, strict=True):
+        wrong = (panel.prediction != panel.truth) & (panel.truth != IGNORE)
+        error = np.where(wrong[..., None], np.uint8((220, 50, 50)), panel.image // 3 + 150)
+        error[panel.truth == IGNORE] = 0
+        for axis, picture in zip(row, (panel.image, palette[panel.truth],
+                                       palette[panel.prediction], error), strict=False):
+            axis.imshow(picture)
+        row[4].imshow(panel.uncertainty, cmap="gray")
+        row[4].scatter(panel.asked[:, 1], panel.asked[:, 0], s=14, facecolors="none",
+                       edgecolors="tab:orange", linewidths=0.9)
+        row[0].set_ylabel(panel.title, fontsize=7)
+        for axis in row:
+            axis.set_xticks([])
+            axis.set_yticks([])
+    for axis, title in zip(axes[0], columns, strict=True):
+        axis.set_title(title, fontsize=10)
+    figure.tight_layout()
+    _save(path, figure)
+
+
+def save_curve(path: Path, *, pixels: Sequence[float], last: Sequence[float],
+               best: Sequence[float], title: str) -> None:
+    """mIoU (0..1) against labelled pixels per image."""
+    figure = Figure(figsize=(6, 4), dpi=120)
+    axis = figure.subplots()
+    axis.plot(pixels, [100 * value for value in last], "o-", label="last epoch")
+    axis.plot(pixels, [100 * value for value in best], "s--", label="best epoch")
+    axis.set_xlabel("labelled pixels per image")
+    axis.set_ylabel("mIoU (%)")
+    axis.set_title(title, fontsize=9)
+    axis.grid(alpha=0.3)
+    axis.legend()
+    figure.tight_layout()
+    _save(path, figure)
+
+
+def _save(path: Path, figure: Figure) -> None:
+    write_atomically(path, lambda file: figure.savefig(file, format="png"))

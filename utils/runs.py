@@ -1,0 +1,113 @@
+"""The folder of a run: what it is called, which flags it was made with, its `metrics.csv`."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from utils.errors import InputError
+from utils.files import read_csv, read_json, write_csv, write_json
+
+_LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "pillow")
+
+
+def check_flags(folder: Path, *, flags: dict, free: frozenset[str]) -> None:
+    """Raises InputError, naming the flags, if the run in `folder` was made with other `flags`; the
+    `free` ones may differ."""
+    record = folder / "args.json"
+    if not record.exists():
+        return
+    before, now = _flags_of(record), _plain(flags)
+    changed = [name for name in sorted((before.keys() | now.keys()) - free)
+               if before.get(name) != now.get(name)]
+    if changed:
+        named = ", ".join(f"{name} (was {before.get(name)}, now {now.get(name)})"
+                          for name in changed)
+        raise InputError(f"{folder} holds a run made with other flags: {named}; repeat its flags, "
+                         "give another --suffix, or --overwrite to move it aside")
+
+
+def record_flags(folder: Path, *, flags: dict, repository: Path) -> None:
+    """Write `args.json`: flags, command line, git commit of `repository`, versions."""
+    record = folder / "args.json"
+    if record.exists() and _flags_of(record) == _plain(flags):
+        return
+    write_json(record, {
+        "flags": flags,
+        "command": [sys.executable, *sys.argv],
+        "git_commit": _git_commit(repository),
+        "versions": {"python": platform.python_version(),
+                     **{name: version(name) for name in _LIBRARIES}},
+    })
+
+
+def _plain(flags: dict) -> dict:
+    """As the flags come back from JSON."""
+    return {name: list(value) if isinstance(value, tuple) else value
+            for name, value in flags.items()}
+
+
+def _flags_of(record: Path) -> dict:
+    content = read_json(record)
+    if not isinstance(content, dict) or not isinstance(content.get("flags"), dict):
+        raise InputError(f"{record} has no flags; give --overwrite to move this run aside")
+    return content["flags"]
+
+
+def move_aside(folder: Path) -> Path:
+    """Rename to `<folder>.old-<first free number>`."""
+    number = 1
+    while (target := folder.with_name(f"{folder.name}.old-{number}")).exists():
+        number += 1
+    try:
+        folder.rename(target)
+    except OSError as error:
+        raise InputError(f"cannot move {folder} to {target}: {error.strerror}") from error
+    return target
+
+
+def _git_commit(repository: Path) -> str | None:
+    try:
+        return subprocess.run(["git", "-C", str(repository), "rev-parse", "HEAD"], check=True,
+                              capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def file_digest(path: str) -> str:
+    """SHA-256. Raises InputError if the file cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            digest = hashlib.sha256()
+            while block := file.read(1 << 20):
+                digest.update(block)
+            return digest.hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; check --weights") from error
+
+
+class MetricsTable:
+    """`metrics.csv`: one row for each finished round, in order."""
+
+    def __init__(self, path: Path, columns: list[str]) -> None:
+        self._path, self._columns = path, columns
+        self.rows = read_csv(path) if path.exists() else []
+        for number, row in enumerate(self.rows):
+            if list(row) != columns or row["round"] != str(number):
+                raise InputError(f"{path}: row {number + 2} is not round {number} of this run; "
+                                 "give --overwrite to move the run aside")
+
+    def put(self, row: dict[str, object]) -> None:
+        """Add the row of a round, or replace it, and write the file."""
+        cells = {name: _cell(row[name]) for name in self._columns}
+        self.rows = [old for old in self.rows if old["round"] != cells["round"]] + [cells]
+        self.rows.sort(key=lambda row: int(row["round"]))
+        write_csv(self._path, self._columns, (list(row.values()) for row in self.rows))
+
+
+def _cell(value: object) -> str:
+    return f"{value:.6f}" if isinstance(value, float) else str(value)
