@@ -122,7 +122,7 @@ def _train_parser() -> argparse.ArgumentParser:
     group.add_argument("--dir_dataset", help="the dataset's root folder")
     group.add_argument("--dir_checkpoints", default="checkpoints", help="where runs are written")
     group.add_argument("--downsample", type=_integer(1), help="shrink the grid by this factor")
-    group.add_argument("--n_workers", type=_integer(0), default=4, help="threads that decode images")
+    group.add_argument("--n_workers", type=_integer(0), default=4, help="threads that decode")
 
     group = parser.add_argument_group("network")
     group.add_argument("--network_name", type=_name("network", NETWORKS), default="deeplab",
@@ -195,8 +195,8 @@ def _add_asking(group: argparse._ActionsContainer, *, n_pixels_help: str = "") -
     group.add_argument("-qs", "--query_strategy", default="margin_sampling",
                        type=_name("query strategy", ACQUISITIONS), help=_known(ACQUISITIONS))
     group.add_argument("--top_n_percent", type=_fraction, default=0.05,
-                       help="draw from this fraction (0.05: 5 %%) of most uncertain pixels; 0: take "
-                            "the most uncertain ones")
+                       help="draw from this fraction (0.05: 5 %%) of most uncertain pixels; "
+                            "0: take the most uncertain ones")
     group.add_argument("--reverse_order", action="store_true",
                        help="draw that fraction first, then take the most uncertain of it")
 

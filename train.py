@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -19,28 +18,28 @@ import args as flags
 from datasets import DATASETS, DatasetSpec
 from datasets.augment import Augmentation
 from datasets.batches import Batch, TrainingSet, n_batches, training_batches
-from datasets.images import IGNORE
+from datasets.images import IGNORE, resize_label
 from datasets.points import Points, answer, concatenate, padded, read_labels, write_labels
 from datasets.queries import read_query, write_query
 from datasets.split import LoadedSplit, load_split
 from networks import N_STATISTICS_POINTS, build_network
 from networks.weights import download_imagenet_weights, load_backbone_weights
 from query import ACQUISITIONS, excluding, initial_query, next_query, void_masks
-from utils.checkpoints import cpu_state, load_checkpoint, save_checkpoint
+from utils.checkpoints import load_checkpoint
 from utils.device import place, select_autocast, select_device
 from utils.errors import InputError, run_program
-from utils.files import read_json, write_csv, write_json
+from utils.files import read_json, write_json
 from utils.inference import Predictor
 from utils.losses import cross_entropy
-from utils.metrics import segmentation_scores
+from utils.metrics import flat_scores, iou_columns
 from utils.optimisation import build_optimizer, build_schedule
 from utils.plots import Panel, save_curve, save_qualitative_grid
-from utils.progress import Progress, track
+from utils.progress import track
+from utils.round_training import RoundTraining
 from utils.runs import MetricsTable, check_flags, file_digest, move_aside, record_flags
 from utils.seeds import seed_of
 from utils.statistics import query_statistics
 
-SAVE_SECONDS = 30  # last.pt is written no more often than this, and at the end of a round
 N_PICTURES = 4  # images in a round's qualitative grid
 
 
@@ -69,114 +68,10 @@ def train_one_epoch(network: nn.Module, batches: Iterable[Batch], *,
     return torch.stack(losses).mean().item()
 
 
-class RoundTraining:
-    """A network on its way through `n_epochs`, resumable at the end of each from `last.pt`."""
-
-    def __init__(self, folder: Path, *, network: nn.Module, optimizer: torch.optim.Optimizer,
-                 schedule: torch.optim.lr_scheduler.LRScheduler, n_epochs: int,
-                 config: dict) -> None:
-        self.folder, self.network, self.n_epochs = folder, network, n_epochs
-        self._optimizer, self._schedule, self._config = optimizer, schedule, config
-        self.epoch = 0  # finished ones
-        self.log_train: list[dict] = []
-        self.log_val: list[dict] = []
-        self._best: dict[str, Tensor] | None = None
-        self._saved = time.monotonic()
-        if (folder / "last.pt").exists():
-            self._restore(load_checkpoint(folder / "last.pt",
-                                          needs=("network", "epoch", "log_train", "log_val")))
-
-    @property
-    def finished(self) -> bool:
-        return self.epoch == self.n_epochs
-
-    @property
-    def best(self) -> dict:
-        return max(self.log_val, key=lambda row: row["miou"])
-
-    def run(self, batches_of: Callable[[int], Iterable[Batch]],
-            evaluate: Callable[[nn.Module], np.ndarray], *, n_steps: int, eval_interval: int,
-            autocast: Callable[[], AbstractContextManager], seed_key: tuple,
-            description: str) -> None:
-        """Train the epochs that are left. `n_steps` is the number of batches of an epoch."""
-        shown: dict[str, object] = {"loss": None, "miou": ""}
-
-        def details() -> str:
-            loss = shown["loss"]
-            return f"loss {loss.item():.3f}{shown['miou']}" if loss is not None else ""
-
-        with Progress(self.n_epochs * n_steps, description, done=self.epoch * n_steps,
-                      unit="step", details=details) as progress:
-            def step_done(loss: Tensor) -> None:
-                shown["loss"] = loss
-                progress.advance()
-
-            while not self.finished:
-                torch.manual_seed(seed_of(*seed_key, self.epoch, "dropout"))
-                start = time.perf_counter()
-                loss = train_one_epoch(
-                    self.network, batches_of(self.epoch), optimizer=self._optimizer,
-                    schedule=self._schedule, autocast=autocast, step_done=step_done)
-                self.epoch += 1
-                if not math.isfinite(loss):
-                    raise InputError(f"the loss is {loss} in epoch {self.epoch} of {description}; "
-                                     "try a smaller --lr or --amp off")
-                self.log_train.append({"epoch": self.epoch, "loss": loss,
-                                       "seconds": time.perf_counter() - start})
-                if self.epoch % eval_interval == 0 or self.finished:
-                    self._evaluate(evaluate)
-                    shown["miou"] = f", mIoU {self.log_val[-1]['miou']:.3f}"
-                if self.finished or time.monotonic() - self._saved > SAVE_SECONDS:
-                    self._save()
-
-    def _evaluate(self, evaluate: Callable[[nn.Module], np.ndarray]) -> None:
-        start = time.perf_counter()
-        scores = segmentation_scores(evaluate(self.network))
-        self.log_val.append({"epoch": self.epoch, **scores,
-                             "seconds": time.perf_counter() - start})
-        if self.best is self.log_val[-1]:
-            self._best = cpu_state(self.network)
-
-    def _save(self) -> None:
-        content = {"config": self._config, "epoch": self.epoch, "log_train": self.log_train,
-                   "log_val": self.log_val, "network": cpu_state(self.network)}
-        # A finished round is never trained again: its last.pt holds the network alone.
-        if not self.finished:
-            content |= {"best": self._best, "optimizer": self._optimizer.state_dict(),
-                        "schedule": self._schedule.state_dict()}
-        elif self._best is not None:
-            save_checkpoint(self.folder / "best.pt", {"config": self._config, "network": self._best,
-                                                      "epoch": self.best["epoch"]})
-        save_checkpoint(self.folder / "last.pt", content)
-        for name, rows in (("log_train.csv", self.log_train), ("log_val.csv", self.log_val)):
-            if rows:
-                flat = [_flat(row, self._config["classes"]) for row in rows]
-                write_csv(self.folder / name, list(flat[0]), [list(row.values()) for row in flat])
-        self._saved = time.monotonic()
-
-    def _restore(self, content: dict) -> None:
-        self.epoch, self.log_train, self.log_val = (
-            content[key] for key in ("epoch", "log_train", "log_val"))
-        self.network.load_state_dict(content["network"])
-        if not self.finished:
-            self._best = content["best"]
-            self._optimizer.load_state_dict(content["optimizer"])
-            self._schedule.load_state_dict(content["schedule"])
-
-
-def _flat(row: dict, class_names: Sequence[str]) -> dict:
-    """A log row with one column a class instead of the list `iou`."""
-    row = dict(row)
-    iou = dict(zip(_iou_columns(class_names), row.pop("iou", []), strict=False))
-    return row | iou
-
-
-def _iou_columns(class_names: Sequence[str]) -> list[str]:
-    return ["iou_" + name.replace(" ", "_") for name in class_names]
-
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """What is the same in every round. `fresh_network` makes a network for a seed key."""
+    """What is the same in every round. `fresh_network` draws an untrained network's weights from
+    torch's generator; `uncertainty`, an acquisition function, is what the pictures show."""
 
     folder: Path
     spec: DatasetSpec
@@ -186,7 +81,8 @@ class Experiment:
     device: torch.device
     autocast: Callable[[], AbstractContextManager]
     predictor: Predictor
-    fresh_network: Callable[[int], nn.Module]
+    fresh_network: Callable[[], nn.Module]
+    uncertainty: Callable[[Tensor], Tensor]
     augmentation: Augmentation
     optimizer: dict
     schedule: str
@@ -199,8 +95,7 @@ class Experiment:
     def training(self, folder: Path, round_index: int) -> RoundTraining:
         """The training of a round, at its start or wherever it was left."""
         torch.manual_seed(seed_of(self.seed, "network", round_index))
-        network = self.fresh_network(self.seed)
-        network = network.to(device=self.device, memory_format=torch.channels_last)
+        network = self.fresh_network().to(device=self.device, memory_format=torch.channels_last)
         optimizer = build_optimizer(network, **self.optimizer)
         schedule = build_schedule(optimizer, name=self.schedule,
                                   n_steps=self.n_epochs * self._n_steps)
@@ -220,32 +115,50 @@ class Experiment:
             names=self.train.names, sizes=self.train.sizes, images=self.images,
             labels=place(labels, self.device), device=self.device,
             points=None if points is None else place(points, self.device))
-        key = (self.seed, "train", round_index)
 
-        def batches_of(epoch: int) -> Iterable[Batch]:
-            return training_batches(data, augmentation=self.augmentation,
-                                    batch_size=self.batch_size, key=(*key, epoch),
-                                    n_statistics_points=N_STATISTICS_POINTS)
+        def train_epoch(epoch: int, step_done: Callable[[Tensor], None]) -> float:
+            key = (self.seed, "train", round_index, epoch)
+            torch.manual_seed(seed_of(*key, "dropout"))
+            batches = training_batches(data, augmentation=self.augmentation, key=key,
+                                       batch_size=self.batch_size,
+                                       n_statistics_points=N_STATISTICS_POINTS)
+            return train_one_epoch(training.network, batches, optimizer=training.optimizer,
+                                   schedule=training.schedule, autocast=self.autocast,
+                                   step_done=step_done)
 
         def evaluate(network: nn.Module) -> np.ndarray:
             return self.predictor.evaluate(network, self.val, n_classes=self.spec.n_classes,
                                            autocast=self.autocast)
 
-        training.run(batches_of, evaluate, n_steps=self._n_steps, seed_key=key,
-                     eval_interval=self.eval_interval, autocast=self.autocast,
-                     description=f"round {round_index}")
+        training.run(train_epoch, evaluate, n_steps=self._n_steps,
+                     eval_interval=self.eval_interval, description=f"round {round_index + 1}")
         return training
+
+    def save_pictures(self, folder: Path, network: nn.Module, points: Points) -> None:
+        """The qualitative grid of a round: a few training images, evenly spaced."""
+        chosen = np.unique(np.linspace(0, len(self.train) - 1, N_PICTURES).round().astype(int))
+        split, panels = self.train.subset(chosen), []
+        for index, logits in self.predictor.logits(network, split, to_labels=False):
+            for i, probabilities in zip(index, logits.softmax(dim=1), strict=True):
+                height, width = split.sizes[i]
+                panels.append(Panel(
+                    title=split.names[i], image=split.images[i, :height, :width],
+                    truth=resize_label(split.labels[i], (height, width)),
+                    prediction=probabilities.argmax(dim=0).byte().cpu().numpy(),
+                    uncertainty=self.uncertainty(probabilities[None])[0].cpu().numpy(),
+                    asked=points.of_image(chosen[i])))
+        save_qualitative_grid(folder / "qualitative.png", panels, spec=self.spec)
 
     def metrics_columns(self) -> list[str]:
         return ["round", "pixels_per_image", "pixels_total", "percent", "pixels_trained",
                 "void_answers", "miou_last", "miou_best", "epoch_best", "pixel_accuracy",
-                "mean_accuracy", *_iou_columns(self.spec.class_names), "train_seconds",
+                "mean_accuracy", *iou_columns(self.spec.class_names), "train_seconds",
                 "val_seconds", "query_seconds"]
 
     def metrics_row(self, training: RoundTraining, round_index: int, *, n_asked: int, n_void: int,
                     query_seconds: float) -> dict[str, object]:
         last = training.log_val[-1]
-        return _flat(last, self.spec.class_names) | {
+        return flat_scores(last, self.spec.class_names) | {
             "round": round_index,
             "pixels_per_image": n_asked / len(self.train),
             "pixels_total": n_asked,
@@ -259,26 +172,6 @@ class Experiment:
             "val_seconds": sum(row["seconds"] for row in training.log_val),
             "query_seconds": query_seconds,
         }
-
-    def save_pictures(self, folder: Path, network: nn.Module, *, strategy: str,
-                      points: Points | None) -> None:
-        """The qualitative grid of a round: a few training images, evenly spaced."""
-        chosen = np.unique(np.linspace(0, len(self.train) - 1, N_PICTURES).round().astype(int))
-        split = self.train.subset(chosen)
-        truths, panels = split.grid_labels(), []
-        # A random draw is no uncertainty to look at.
-        uncertainty = ACQUISITIONS["margin_sampling" if strategy == "random" else strategy]
-        for index, logits in self.predictor.logits(network, split, to_labels=False):
-            for i, image_logits in zip(index, logits, strict=True):
-                probabilities = image_logits.softmax(dim=0)[None]
-                height, width = split.sizes[i]
-                panels.append(Panel(
-                    title=split.names[i], image=split.images[i, :height, :width],
-                    truth=truths[i],
-                    prediction=probabilities[0].argmax(dim=0).byte().cpu().numpy(),
-                    uncertainty=uncertainty(probabilities)[0].cpu().numpy(),
-                    asked=np.zeros((0, 2)) if points is None else points.of_image(chosen[i])))
-        save_qualitative_grid(folder / "qualitative.png", panels, spec=self.spec)
 
 
 class ActiveLearning:
@@ -301,8 +194,7 @@ class ActiveLearning:
                 print(round_line(metrics.rows[r], self._n_rounds))
                 continue
             training = self._fit(r, points)
-            experiment.save_pictures(folder, training.network, points=points,
-                                     strategy=self._asking["strategy"])
+            experiment.save_pictures(folder, training.network, points)
             metrics.put(experiment.metrics_row(
                 training, r, n_asked=len(points), n_void=points.n_void,
                 query_seconds=read_json(folder / "query_stats.json")["seconds"]))
@@ -359,7 +251,7 @@ def train_fully(experiment: Experiment, metrics: MetricsTable) -> None:
         folder = experiment.folder / "full"
         labels = experiment.train.grid_labels()
         training = experiment.fit(folder, 0, labels=labels)
-        experiment.save_pictures(folder, training.network, strategy="margin_sampling", points=None)
+        experiment.save_pictures(folder, training.network, concatenate([]))
         metrics.put(experiment.metrics_row(
             training, 0, n_asked=int(experiment.train.sizes.prod(axis=1).sum()),
             n_void=int((labels == IGNORE).sum()), query_seconds=0.0))
@@ -406,7 +298,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_experiment(args: flags.argparse.Namespace, folder: Path) -> Experiment:
     """Everything that can be wrong with the input is found here, before anything is written."""
-    spec, grid, device = DATASETS[args.dataset_name], flags.grid_of(args), select_device(args.device)
+    spec, grid = DATASETS[args.dataset_name], flags.grid_of(args)
+    device = select_device(args.device)
     network = flags.network_kwargs(args)
     pretrained, source = None, "torchvision"
     if args.weight_type == "file":
@@ -414,13 +307,13 @@ def build_experiment(args: flags.argparse.Namespace, folder: Path) -> Experiment
     elif args.weight_type == "supervised":
         pretrained = download_imagenet_weights(args.backbone)
 
-    def fresh_network(seed: int) -> nn.Module:
+    def fresh_network() -> nn.Module:
         fresh = build_network(**network)
         if pretrained is not None:
             load_backbone_weights(fresh.backbone, pretrained, source=source)
         return fresh
 
-    fresh_network(args.seed)  # refuses weights that do not fit
+    fresh_network()  # refuses weights that do not fit
     train, val = (
         load_split(spec, split, dir_dataset=args.dir_dataset, grid=grid, n_workers=args.n_workers,
                    limit=8 if args.debug else None,
@@ -434,6 +327,9 @@ def build_experiment(args: flags.argparse.Namespace, folder: Path) -> Experiment
         device=device, autocast=select_autocast(args.amp, device),
         predictor=Predictor(device=device, batch_size=args.eval_batch_size, mean=args.mean,
                             std=args.std),
+        # A random draw is no uncertainty to look at.
+        uncertainty=ACQUISITIONS["margin_sampling" if args.query_strategy == "random"
+                                 else args.query_strategy],
         fresh_network=fresh_network, augmentation=Augmentation(**flags.augmentation_kwargs(args)),
         optimizer=flags.optimizer_kwargs(args), schedule=args.schedule,
         batch_size=args.batch_size, n_epochs=args.n_epochs, eval_interval=args.eval_interval,

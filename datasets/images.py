@@ -73,8 +73,8 @@ def read_image(path: Path) -> np.ndarray:
     image = _open(path)
     if image.mode != "RGB":
         if image.mode not in _RGB_CONVERTIBLE:
-            raise InputError(f"{path}: images of mode {image.mode} (more than 8 bits a channel) are "
-                             "not supported; convert it to 8-bit RGB")
+            raise InputError(f"{path}: images of mode {image.mode} (more than 8 bits a channel) "
+                             "are not supported; convert it to 8-bit RGB")
         image = image.convert("RGB")
     return np.array(image)
 
@@ -84,8 +84,8 @@ def read_label(path: Path, *, spec: DatasetSpec) -> np.ndarray:
     that are no class of the dataset."""
     image = _open(path)
     if image.mode not in ("L", "P"):
-        raise InputError(f"{path}: label maps hold class indices in one 8-bit channel, this one has "
-                         f"mode {image.mode}; convert it")
+        raise InputError(f"{path}: label maps hold class indices in one 8-bit channel, this one "
+                         f"has mode {image.mode}; convert it")
     label = np.array(image)
     wrong = (label >= spec.n_classes) & (label != spec.ignore_index) & (label != IGNORE)
     if wrong.any():

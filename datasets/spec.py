@@ -1,4 +1,4 @@
-"""What a dataset *is*: classes, colours, keys, ignore value, file layout and grid. No torch here."""
+"""What a dataset *is*: classes, colours, keys, ignore value, file layout, grid. No torch here."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from torch import nn
 
 from networks.backbones import BACKBONES, IMAGENET_WEIGHTS, OUTPUT_STRIDES
-from networks.deeplab import DeepLabV3Plus
 from networks.decoder import N_STATISTICS_POINTS
+from networks.deeplab import DeepLabV3Plus
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {"deeplab": DeepLabV3Plus}
 

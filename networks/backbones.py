@@ -11,10 +11,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
 
 OUTPUT_STRIDES = (8, 16)
+
+
+class DilatedDepthwise(nn.Conv2d):
+    """A depthwise 3x3 convolution with padding = dilation = d, on the CPU computed on the d * d
+    interleaved sub-images without dilation: the same sums, but oneDNN's backward pass of the
+    dilated form takes several times as long in bfloat16."""
+
+    def __init__(self, weight: nn.Parameter, *, dilation: int) -> None:
+        channels = weight.shape[0]
+        super().__init__(channels, channels, 3, padding=dilation, dilation=dilation,
+                         groups=channels, bias=False)
+        self.weight = weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not x.is_cpu or self.dilation == (1, 1):
+            return super().forward(x)
+        (d, _), (batch, channels, height, width) = self.dilation, x.shape
+        x = F.pad(x, (0, -width % d, 0, -height % d))
+        h, w = x.shape[2] // d, x.shape[3] // d
+        x = x.permute(0, 2, 3, 1).reshape(batch, h, d, w, d, channels)
+        x = x.permute(2, 4, 0, 1, 3, 5).reshape(d * d * batch, h, w, channels)
+        x = F.conv2d(x.permute(0, 3, 1, 2), self.weight, padding=1, groups=channels)
+        x = x.permute(0, 2, 3, 1).reshape(d, d, batch, h, w, channels)
+        x = x.permute(2, 3, 0, 4, 1, 5).reshape(batch, d * h, d * w, channels)
+        return x[:, :height, :width].permute(0, 3, 1, 2)
 
 
 class MobileNetV2(nn.Module):
@@ -30,13 +56,11 @@ class MobileNetV2(nn.Module):
         self.features = models.mobilenet_v2(weights=None).features[:18]
         dilation = 1
         for index in self._stages[output_stride]:
-            depthwise = next(m for m in self.features[index].modules()
-                             if isinstance(m, nn.Conv2d) and m.groups > 1)
+            depthwise = self.features[index].conv[1]  # convolution, batch norm, ReLU6
             # As in torchvision's dilated ResNets, the block that gives up its stride keeps the
             # dilation before it, and the blocks behind it make up for the stride.
-            following = dilation * depthwise.stride[0]
-            depthwise.stride = (1, 1)
-            depthwise.dilation = depthwise.padding = (dilation, dilation)
+            following = dilation * depthwise[0].stride[0]
+            depthwise[0] = DilatedDepthwise(depthwise[0].weight, dilation=dilation)
             dilation = following
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -30,8 +30,8 @@ def write_atomically(path: str | os.PathLike, write: Callable[[BinaryIO], object
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}; free the place or choose "
-                         "another directory") from error
+        raise InputError(f"cannot write {path}: {error.strerror or error}; make room there or "
+                         "choose another directory") from error
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

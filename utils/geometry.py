@@ -1,4 +1,4 @@
-"""Coordinates between resolutions. A pixel's centre has integer coordinates; see README, "Points"."""
+"""Coordinates between resolutions. The centre of a pixel has integer coordinates."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -44,3 +45,13 @@ def segmentation_scores(confusion: np.ndarray) -> dict[str, float | list[float]]
 def _mean(values: np.ndarray) -> float:
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else math.nan
+
+
+def iou_columns(class_names: Sequence[str]) -> list[str]:
+    return ["iou_" + name.replace(" ", "_") for name in class_names]
+
+
+def flat_scores(row: dict, class_names: Sequence[str]) -> dict:
+    """A row of a log with a column for each class instead of the list `iou`."""
+    row = dict(row)
+    return row | dict(zip(iou_columns(class_names), row.pop("iou", []), strict=False))

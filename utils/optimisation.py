@@ -30,8 +30,8 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 }
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adam": partial(torch.optim.Adam, betas=(0.9, 0.999), eps=1e-7),
-    "sgd": partial(torch.optim.SGD, momentum=0.9),
+    "adam": partial(torch.optim.Adam, betas=(0.9, 0.999), eps=1e-7, fused=True),
+    "sgd": partial(torch.optim.SGD, momentum=0.9, fused=True),
 }
 
 

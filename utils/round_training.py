@@ -1,0 +1,114 @@
+"""The training of one round: epochs, evaluations, logs, checkpoints; resumable."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from utils.checkpoints import cpu_state, load_checkpoint, save_checkpoint
+from utils.errors import InputError
+from utils.files import write_csv
+from utils.metrics import flat_scores, segmentation_scores
+from utils.progress import Progress
+
+SAVE_SECONDS = 30  # last.pt is written no more often than this, and at the end of a round
+
+
+class RoundTraining:
+    """A network on its way through `n_epochs`, resumable at the end of each from `last.pt`."""
+
+    def __init__(self, folder: Path, *, network: nn.Module, optimizer: torch.optim.Optimizer,
+                 schedule: torch.optim.lr_scheduler.LRScheduler, n_epochs: int,
+                 config: dict) -> None:
+        self.folder, self.network, self.n_epochs = folder, network, n_epochs
+        self.optimizer, self.schedule, self._config = optimizer, schedule, config
+        self.epoch = 0  # finished ones
+        self.log_train: list[dict] = []
+        self.log_val: list[dict] = []
+        self._best: dict[str, Tensor] | None = None
+        self._saved = time.monotonic()
+        if (folder / "last.pt").exists():
+            self._restore(load_checkpoint(folder / "last.pt",
+                                          needs=("network", "epoch", "log_train", "log_val")))
+
+    @property
+    def finished(self) -> bool:
+        return self.epoch == self.n_epochs
+
+    @property
+    def best(self) -> dict:
+        return max(self.log_val, key=lambda row: row["miou"])
+
+    def run(self, train_epoch: Callable[[int, Callable[[Tensor], None]], float],
+            evaluate: Callable[[nn.Module], np.ndarray], *, n_steps: int, eval_interval: int,
+            description: str) -> None:
+        """Train the epochs that are left, each of `n_steps` steps.
+
+        `train_epoch(epoch, step_done)` trains one, reports each step's loss (still on the device)
+        to `step_done`, and returns the mean loss; `evaluate` returns the confusion matrix."""
+        shown: dict[str, object] = {"loss": None, "miou": ""}
+
+        def details() -> str:
+            loss = shown["loss"]
+            return f"loss {loss.item():.3f}{shown['miou']}" if loss is not None else ""
+
+        with Progress(self.n_epochs * n_steps, description, done=self.epoch * n_steps,
+                      unit="step", details=details) as progress:
+            def step_done(loss: Tensor) -> None:
+                shown["loss"] = loss
+                progress.advance()
+
+            while not self.finished:
+                start = time.perf_counter()
+                loss = train_epoch(self.epoch, step_done)
+                self.epoch += 1
+                if not math.isfinite(loss):
+                    raise InputError(f"the loss is {loss} in epoch {self.epoch} of {description}; "
+                                     "try a smaller --lr or --amp off")
+                self.log_train.append({"epoch": self.epoch, "loss": loss,
+                                       "seconds": time.perf_counter() - start})
+                if self.epoch % eval_interval == 0 or self.finished:
+                    self._evaluate(evaluate)
+                    shown["miou"] = f", mIoU {self.log_val[-1]['miou']:.3f}"
+                if self.finished or time.monotonic() - self._saved > SAVE_SECONDS:
+                    self._save()
+
+    def _evaluate(self, evaluate: Callable[[nn.Module], np.ndarray]) -> None:
+        start = time.perf_counter()
+        scores = segmentation_scores(evaluate(self.network))
+        self.log_val.append({"epoch": self.epoch, **scores,
+                             "seconds": time.perf_counter() - start})
+        if self.best is self.log_val[-1]:
+            self._best = cpu_state(self.network)
+
+    def _save(self) -> None:
+        content = {"config": self._config, "epoch": self.epoch, "log_train": self.log_train,
+                   "log_val": self.log_val, "network": cpu_state(self.network)}
+        # A finished round is never trained again: its last.pt holds the network alone.
+        if not self.finished:
+            content |= {"best": self._best, "optimizer": self.optimizer.state_dict(),
+                        "schedule": self.schedule.state_dict()}
+        elif self._best is not None:
+            save_checkpoint(self.folder / "best.pt", {"config": self._config, "network": self._best,
+                                                      "epoch": self.best["epoch"]})
+        save_checkpoint(self.folder / "last.pt", content)
+        for name, rows in (("log_train.csv", self.log_train), ("log_val.csv", self.log_val)):
+            if rows:
+                flat = [flat_scores(row, self._config["classes"]) for row in rows]
+                write_csv(self.folder / name, list(flat[0]), [list(row.values()) for row in flat])
+        self._saved = time.monotonic()
+
+    def _restore(self, content: dict) -> None:
+        self.epoch, self.log_train, self.log_val = (
+            content[key] for key in ("epoch", "log_train", "log_val"))
+        self.network.load_state_dict(content["network"])
+        if not self.finished:
+            self._best = content["best"]
+            self.optimizer.load_state_dict(content["optimizer"])
+            self.schedule.load_state_dict(content["schedule"])
