@@ -1,0 +1,77 @@
+"""Flags: recipes give way to flags, and what cannot be meant is refused in one line."""
+
+from __future__ import annotations
+
+import pytest
+
+import args
+from datasets import DATASETS
+from utils.errors import InputError
+
+
+def parse(*argv: str):
+    return args.parse_arguments(["--dataset_name", "cv", *argv])
+
+
+def test_recipe_is_the_default_and_flags_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(args.RECIPES, "camvid", args.RECIPES["camvid"] | {"lr": 0.125})
+    assert parse().lr == 0.125
+    assert parse("--lr", "0.5").lr == 0.5
+
+
+def test_the_papers_recipe_for_camvid() -> None:
+    parsed = parse()
+    assert (parsed.n_pixels_by_us, parsed.max_budget, parsed.n_epochs, parsed.batch_size) == (
+        10, 100, 50, 4)
+    assert (parsed.lr, parsed.backbone_lr_factor, parsed.weight_decay) == (5e-4, 0.1, 2e-4)
+    assert (parsed.top_n_percent, parsed.query_strategy) == (0.05, "margin_sampling")
+    assert args.grid_of(parsed) == (360, 480)
+    assert args.grid_of(parse("--downsample", "2")) == (180, 240)
+
+
+def test_every_dataset_has_a_recipe_whose_keys_are_flags() -> None:
+    assert args.RECIPES.keys() == DATASETS.keys()
+    for name, recipe in args.RECIPES.items():
+        parsed = vars(args.parse_arguments(["--dataset_name", name]))
+        assert recipe.keys() <= parsed.keys()
+        assert all(value is not None for flag, value in parsed.items() if flag != "weights")
+
+
+def test_the_demos_grid_is_small() -> None:
+    height, width = args.grid_of(args.parse_arguments(["--dataset_name", "demo"]))
+    assert height <= 120 and width <= 160
+
+
+@pytest.mark.parametrize(("argv", "name"), [
+    ((), "camvid_deeplab_mobilenetv2_margin_sampling_10_p0.05_0"),
+    (("--downsample", "2", "--seed", "3", "--suffix", "x", "--top_n_percent", "0"),
+     "camvid_d2_deeplab_mobilenetv2_margin_sampling_10_p0_3_x"),
+    (("-qs", "entropy", "--backbone", "resnet50", "--n_pixels_by_us", "5"),
+     "camvid_deeplab_resnet50_entropy_5_p0.05_0"),
+    (("--n_pixels_by_us", "0"), "camvid_deeplab_mobilenetv2_full_0"),
+])
+def test_experiment_name(argv: tuple[str, ...], name: str) -> None:
+    assert args.experiment_name(parse(*argv)) == name
+
+
+@pytest.mark.parametrize(("argv", "message"), [
+    (("--dataset_name", "kitti"), r"unknown dataset 'kitti'; choose from camvid, cv, demo"),
+    (("--network_name", "unet"), "unknown network 'unet'; choose from deeplab"),
+    (("--backbone", "vgg"), "unknown backbone 'vgg'; choose from mobilenetv2, resnet50"),
+    (("-qs", "badge"), "unknown query strategy 'badge'; choose from margin_sampling, "),
+    (("--weight_type", "dino"), "unknown weight type 'dino'"),
+    (("--optimizer", "lion"), "unknown optimizer 'lion'"),
+    (("--max_budget", "9"), "--max_budget 9 is below one round of 10"),
+    (("--max_budget", "19", "--n_init_pixels", "20"), "below one round of 20"),
+    (("--top_n_percent", "5"), "'5' is not a fraction"),
+    (("--batch_size", "1"), "at least 2"),
+    (("--lr", "-1"), "'-1' is not a positive number"),
+    (("--lr", "nan"), "'nan' is not a positive number"),
+    (("--weights", "a.pth", "--weight_type", "random"), "not allowed with"),
+    (("--n_pixels_by_us", "0", "--n_init_pixels", "5"), "no meaning"),
+    (("--n_pixel", "3"), "unrecognized arguments"),
+])
+def test_bad_flags_are_one_clear_line(argv: tuple[str, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        parse(*argv)
+    assert "\n" not in str(caught.value)
