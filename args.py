@@ -46,17 +46,17 @@ RECIPES: dict[str, dict] = {
         dir_dataset="data/demo",
         downsample=2,
         batch_size=4,
-        n_epochs=40,
-        eval_interval=10,
+        n_epochs=22,
+        eval_interval=11,
         n_pixels_by_us=10,
         max_budget=30,
         weight_type="random",
         optimizer="adam",
-        lr=2e-3,
+        lr=3e-3,
         backbone_lr_factor=1.0,
         weight_decay=1e-4,
         schedule="poly",
-        scale=(0.75, 1.5),
+        scale=(0.8, 1.25),
         flip_p=0.5,
         jitter=(0.2, 0.2, 0.2, 0.05),
         jitter_p=0.5,
@@ -202,7 +202,7 @@ def _add_asking(group: argparse._ActionsContainer, *, n_pixels_help: str = "") -
 
 
 def parse_query_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The flags of query.py. What to ask defaults to the checkpoint's run (None here)."""
+    """The flags of query.py. What is not said is asked as in the checkpoint's run (None here)."""
     parser = _Parser(description="Choose the next pixels to ask with a trained network.")
     parser.add_argument("--checkpoint", required=True, help="a last.pt or best.pt of train.py")
     parser.add_argument("--dir_dataset", required=True, help="the dataset's root folder")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from datasets.images import IGNORE, resize_label
 from datasets.queries import Query, read_query, write_query
 from datasets.split import LoadedSplit
+from utils.device import select_device
 from utils.errors import InputError, run_program
 from utils.inference import Predictor
 from utils.progress import Progress
@@ -177,11 +178,16 @@ def excluding(masks: Sequence[np.ndarray], pixels: Sequence[np.ndarray]) -> list
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    from args import parse_query_arguments  # flags are needed by the script alone
+    from args import asking_kwargs, parse_query_arguments  # args.py imports this module
     from utils.models import load_model
 
     args = parse_query_arguments(argv)
-    model = load_model(args.checkpoint, device=args.device)
+    model = load_model(args.checkpoint, device=select_device(args.device))
+    given = {name: value for name, value in asking_kwargs(args).items() if value is not None}
+    asking = model.config["asking"] | given
+    if asking["n"] == 0:
+        raise InputError(f"{args.checkpoint} was trained on full masks; say how many pixels to ask "
+                         "for with --n_pixels_by_us")
     split = model.load_train_split(args.dir_dataset, n_workers=args.n_workers)
     masks = void_masks(split)
     if not args.exclude_void:
@@ -191,9 +197,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         masks = excluding(masks, earlier.pixels)
     query, _ = next_query(
         model.network, split, predictor=model.predictor(batch_size=args.batch_size),
-        strategy=args.query_strategy, n=args.n_pixels_by_us, top_n_percent=args.top_n_percent,
-        reverse_order=args.reverse_order, excluded=masks, seed=args.seed,
-        round_index=model.round_index + 1)
+        excluded=masks, seed=model.config["seed"] if args.seed is None else args.seed,
+        round_index=model.config["round"] + 1, **asking)
     folder = Path(args.dir_output or Path(args.checkpoint).parent / "next_query")
     notice = write_query(folder, query, max_mask_gb=args.max_mask_gb)
     if notice:

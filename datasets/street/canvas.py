@@ -119,9 +119,10 @@ class Pen:
                       (x0 - dx, y0 - dy)], colour)
 
 
-def tone(rng: np.random.Generator, low: float, high: float, tint: float = 25) -> np.ndarray:
-    """A random colour of a grey level between low and high."""
-    return np.clip(rng.uniform(low, high) + rng.normal(0, tint, 3), 12, 245)
+def tone(rng: np.random.Generator, low: float, high: float, tint: float = 25,
+         lean: Sequence[float] = (0, 0, 0)) -> np.ndarray:
+    """A random colour of a grey level between low and high, leaning to a hue."""
+    return np.clip(rng.uniform(low, high) + rng.normal(0, tint, 3) + lean, 12, 245)
 
 
 def noise(rng: np.random.Generator, size: tuple[int, int], cells: tuple[int, int]) -> np.ndarray:

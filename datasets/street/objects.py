@@ -14,9 +14,8 @@ def facade(scene: Scene, corner: Callable[[float, float], Point], columns: int,
             rows: int) -> None:
     """A wall with a grid of windows; `corner(a, b)` is its point a along and b up, in 0..1."""
     rng = scene.rng
-    wall = tone(rng, 60, 215, 24)
-    glass = tone(rng, 25, 70, 10) if wall.mean() > 115 else tone(rng, 170, 230, 18)
-    frame = wall + (35 if wall.mean() < 180 else -45)
+    wall = tone(rng, 80, 190, 14, lean=(28, 4, -26))
+    glass, frame = tone(rng, 25, 60, 8), wall + 45
 
     def quad(left: float, bottom: float, right: float, top: float, colour: np.ndarray) -> None:
         scene.fill([corner(left, bottom), corner(right, bottom), corner(right, top),
@@ -37,9 +36,10 @@ def tree(scene: Scene, u: float, depth: float, crown: float) -> None:
     """A trunk and a crown of many blobs of contrasting brightness, green to autumn brown."""
     rng, pen = scene.rng, Pen(scene, u, depth, "tree")
     height = crown * rng.uniform(1.5, 2.1)
-    pen.stroke((0, 0), (rng.uniform(-0.1, 0.1), height), 0.28, tone(rng, 40, 90, 10))
-    leaf = np.array(((75, 110, 50), (110, 120, 55), (140, 100, 55), (85, 95, 75))[
-        rng.integers(4)]) + rng.normal(0, 16, 3)
+    bark = tone(rng, 40, 80, 8, lean=(14, 0, -10))
+    pen.stroke((0, 0), (rng.uniform(-0.1, 0.1), height), 0.28, bark)
+    leaf = np.array(((70, 115, 45), (95, 120, 50), (120, 115, 50))[rng.integers(3)]) \
+        + rng.normal(0, 10, 3)
     for light in np.linspace(0.4, 1.6, 70):
         angle, away = rng.uniform(0, 2 * math.pi), crown * math.sqrt(rng.random())
         pen.disc(away * math.cos(angle), height + away * math.sin(angle) + 0.1 * light,
@@ -48,8 +48,8 @@ def tree(scene: Scene, u: float, depth: float, crown: float) -> None:
 
 def fence(scene: Scene, corner: Callable[[float, float], Point], bars: int) -> None:
     """Vertical bars between two rails before a plain back."""
-    back = tone(scene.rng, 60, 190, 20)
-    bar = back + (75 if back.mean() < 125 else -75)
+    back = tone(scene.rng, 60, 130, 10, lean=(22, 2, -22))
+    bar = back + 80
     for left, right, bottom, top, colour in (
             [(0, 1, 0, 0.96, back)]
             + [(i / bars, (i + 0.45) / bars, 0, 1, bar) for i in range(bars)]
@@ -61,8 +61,8 @@ def fence(scene: Scene, corner: Callable[[float, float], Point], bars: int) -> N
 def pole(scene: Scene, u: float, depth: float) -> None:
     """A lamp post: dark, light and middle stripe, as light falls on a cylinder."""
     rng, pen = scene.rng, Pen(scene, u, depth, "pole")
-    high, wide = rng.uniform(3.6, 6), max(0.2, 7 / pen.unit)
-    paint = tone(rng, 80, 160, 15)
+    high, wide = rng.uniform(3.6, 6), max(0.26, 12 / pen.unit)
+    paint = tone(rng, 90, 140, 8)
     pen.box(-wide, 0, wide, 0.25, paint * 0.6)
     for left, right, light in ((-0.5, -0.15, 0.45), (-0.15, 0.2, 1.5), (0.2, 0.5, 0.8)):
         pen.box(left * wide, 0, right * wide, high, paint * light)
@@ -73,10 +73,10 @@ def pole(scene: Scene, u: float, depth: float) -> None:
 def sign(scene: Scene, u: float, depth: float) -> None:
     """A plate (disc, triangle or rectangle) with a border and a mark, on a pole."""
     rng, pen = scene.rng, Pen(scene, u, depth, "pole")
-    radius, high = max(0.46, 13 / pen.unit), rng.uniform(2.1, 2.7)
-    wide = max(0.12, 5 / pen.unit)
-    pen.box(-wide / 2, 0, 0, high, DARK * 2)
-    pen.box(0, 0, wide / 2, high, DARK * 6)
+    radius, high = max(0.52, 15 / pen.unit), rng.uniform(2.1, 2.7)
+    wide = max(0.22, 10 / pen.unit)
+    for left, right, grey in ((-0.5, -0.15, 50), (-0.15, 0.2, 170), (0.2, 0.5, 90)):
+        pen.box(left * wide, 0, right * wide, high, np.full(3, grey))
     pen.label = "sign symbol"
     pairs = (((200, 30, 35), (235, 235, 235)), ((30, 70, 170), (235, 235, 235)),
              ((30, 30, 30), (235, 200, 50)), ((235, 235, 235), (25, 110, 70)))
@@ -127,7 +127,7 @@ def car(scene: Scene, u: float, depth: float) -> None:
 def pedestrian(scene: Scene, u: float, depth: float) -> None:
     rng, pen = scene.rng, Pen(scene, u, depth, "pedestrian")
     skin, hair = tone(rng, 110, 205, 6) + (25, 0, -20), tone(rng, 25, 110, 12)
-    coat, trousers = tone(rng, 40, 215, 45), tone(rng, 30, 150, 22)
+    coat, trousers = tone(rng, 40, 215, 45), tone(rng, 30, 90, 12)
     stride = rng.uniform(0.1, 0.3)
     for x in (-stride, stride):
         pen.stroke((x * 0.35, 0.85), (x, 0.06), 0.21, trousers)

@@ -22,13 +22,13 @@ def _paint_ground_and_sky(scene: Scene) -> None:
     # Logarithmic distance keeps the shape of tiles the same at every depth.
     far = -np.log(depth)
 
-    sky = np.array(((120, 165, 215), (190, 195, 205), (140, 145, 155), (215, 175, 140))[
-        rng.integers(4)]) + rng.normal(0, 14, 3)
+    sky = np.array(((125, 165, 215), (190, 195, 205), (150, 160, 180), (210, 185, 165))[
+        rng.integers(4)]) + rng.normal(0, 8, 3)
     cloud = np.clip(noise(rng, size, (5, 7)), 0, 1)[..., None]
     lighter = (1 - y / scene.horizon)[..., None] * -25
     picture = sky + lighter + cloud * (235 - sky) * rng.uniform(0, 0.7)
 
-    asphalt = tone(rng, 70, 170, 8) + 6 * noise(rng, size, (24, 18))[..., None]
+    asphalt = tone(rng, 65, 125, 5) + 6 * noise(rng, size, (24, 18))[..., None]
     dash = (np.abs(u) < 8) & (far / 0.45 % 1 < 0.55)
     line = np.abs(np.abs(u) - scene.road + 16) < 5
     marks = (dash | line) if rng.random() < 0.6 else dash
@@ -37,7 +37,7 @@ def _paint_ground_and_sky(scene: Scene) -> None:
     rows, columns = far / 0.2, u / 36 + 50
     slab = rng.uniform(-22, 22, (64, 101))[rows.astype(int) % 64, columns.astype(int) % 101]
     joint = (rows % 1 < 0.16) | (columns % 1 < 0.14)
-    tiles = tone(rng, 85, 190, 14) + slab[..., None] - 55 * joint[..., None]
+    tiles = tone(rng, 125, 185, 8, lean=(10, 0, -12)) + slab[..., None] - 55 * joint[..., None]
     kerb = np.abs(u) < scene.road + 9
     tiles = np.where(kerb[..., None], tone(rng, 150, 215, 8), tiles)
 
@@ -107,10 +107,10 @@ def _paint_objects(scene: Scene) -> None:
     rng, road, edge = scene.rng, scene.road, scene.edge
     standing = []
     for draw, fewest, most, low, high, depths in (
-            (objects.car, 2, 3, 0.1 * road, 0.9 * road, (0.25, 0.5)),
-            (objects.bicyclist, 2, 3, 0.3 * road, road, (0.34, 0.55)),
-            (objects.pedestrian, 3, 5, 0.8 * road, edge - 15, (0.34, 0.55)),
-            (objects.sign, 2, 4, road + 15, edge - 15, (0.3, 0.5)),
+            (objects.car, 2, 3, 0.1 * road, 0.9 * road, (0.28, 0.5)),
+            (objects.bicyclist, 1, 2, 0.3 * road, road, (0.4, 0.6)),
+            (objects.pedestrian, 2, 4, 0.8 * road, edge - 15, (0.4, 0.6)),
+            (objects.sign, 2, 3, road + 15, edge - 15, (0.32, 0.5)),
             (objects.pole, 2, 3, road + 15, edge - 15, (0.3, 0.55)),
             (objects.litter_bin, 0, 2, road + 15, edge - 15, (0.3, 0.6)),
             (lambda *place: objects.tree(*place, rng.uniform(0.9, 1.3)), 1, 2, edge - 60, edge - 15,
@@ -126,7 +126,7 @@ def _paint_objects(scene: Scene) -> None:
 def _photograph(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8 under the image's own light: exposure, cast, falloff and sensor noise."""
     height, width = picture.shape[:2]
-    light = rng.uniform(0.62, 1.15) * rng.uniform(0.88, 1.12, 3)
+    light = rng.uniform(0.7, 1.15) * rng.uniform(0.93, 1.07, 3)
     falloff = 1 + 0.28 * noise(rng, (width, height), (3, 3))[..., None]
     grain = rng.standard_normal(picture.shape, np.float32) * rng.uniform(3, 8)
     return np.clip(picture * light * falloff + grain, 0, 255).astype(np.uint8)

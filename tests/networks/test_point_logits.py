@@ -40,12 +40,12 @@ def randomised_network(backbone: str, output_stride: int) -> nn.Module:
         norm.weight.uniform_(0.5, 1.5)
         norm.bias.normal_(0, 0.3)
         norm.momentum = 1.0  # one pass gives statistics of the right size
-    network.train()(torch.randn(2, 3, 64, 96))
+    network.train()(torch.randn(4, 3, 64, 64) + torch.randn(4, 3, 1, 1))
     for norm in norms:
         norm.momentum = 0.1
         norm.running_mean += 0.3 * norm.running_var.sqrt() * torch.randn_like(norm.running_mean)
         norm.running_var *= torch.empty_like(norm.running_var).uniform_(0.5, 2)
-    network.decoder.classifier.weight.normal_(0, 0.1)
+    network.decoder.classifier.weight.normal_(0, 0.04)
     return network.eval()
 
 
@@ -304,7 +304,7 @@ def features_and_small_decoder(network: nn.Module,
 
 def test_statistics_points_everywhere_give_the_full_decoders_statistics(network):
     """Border pixels lie in fewer windows, so this is close, not exact."""
-    low, high, decoder = features_and_small_decoder(network, image_with_a_noisy_half((200, 240)))
+    low, high, decoder = features_and_small_decoder(network, image_with_a_noisy_half((360, 480)))
     h, w = low.shape[2:]
     everywhere = torch.cartesian_prod(torch.arange(h), torch.arange(w)).float().expand(2, -1, -1)
     full = statistics_of(decoder, low, high)
@@ -313,7 +313,7 @@ def test_statistics_points_everywhere_give_the_full_decoders_statistics(network)
     assert distance(ours, full) < 0.08
     upper_half = statistics_of(decoder, low, high, points=torch.zeros(2, 1, 2),
                                statistics_points=everywhere[:, : h * w // 2])
-    assert distance(upper_half, full) > 0.16
+    assert distance(upper_half, full) > 0.2
 
 
 @torch.no_grad()
@@ -337,7 +337,7 @@ def make_sure_of_the_left_half(decoder: PointDecoder, low: Tensor, high: Tensor)
 def test_statistics_are_fair_when_uncertain_pixels_are_asked(network):
     """100 margin-chosen pixels an image, 24 drawn: over many draws the statistics are the full
     decoder's. With the asked windows in them as well they would not be."""
-    size = (240, 320)
+    size = (360, 480)
     low, high, decoder = features_and_small_decoder(network, image_with_a_noisy_half(size))
     full = statistics_of(decoder, low, high)
     make_sure_of_the_left_half(decoder, low, high)
@@ -355,10 +355,10 @@ def test_statistics_are_fair_when_uncertain_pixels_are_asked(network):
             [drawn, asked] if with_asked else [drawn], dim=1)) for drawn in draws]
         return {name: torch.stack([one[name] for one in found]).mean(dim=0) for name in full}
 
-    fair = distance(mean_statistics(24, with_asked=False), full)
+    fair = distance(mean_statistics(48, with_asked=False), full)
     unfair = distance(mean_statistics(4, with_asked=True), full)
-    assert fair < 0.1
-    assert unfair > 3 * fair
+    assert fair < 0.08
+    assert unfair > 4 * fair
 
 
 # --- parts ------------------------------------------------------------------------------------
