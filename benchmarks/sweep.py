@@ -10,9 +10,11 @@ sweep goes on where its runs were. The spread is the sample standard deviation o
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -38,19 +40,36 @@ def metrics_file(argv: list[str]) -> Path:
     return Path(args.dir_checkpoints) / flags.experiment_name(args) / "metrics.csv"
 
 
-def run_all(commands: list[list[str]], *, parallel: int) -> None:
-    """Raises InputError if a run fails; the others are finished first."""
-    train = str(flags.DIR_ROOT / "train.py")
+def run_all(commands: list[list[str]], *, parallel: int, seconds: float) -> None:
+    """Run train.py with each list of flags, `parallel` at a time, for at most `seconds` in all.
+
+    Raises InputError if a run fails; the others are finished first."""
+    end = time.monotonic() + seconds
+
+    def run(argv: list[str]) -> bool:
+        left = end - time.monotonic()
+        if left <= 0:
+            return True
+        try:
+            return subprocess.run([sys.executable, str(flags.DIR_ROOT / "train.py"), *argv],
+                                  timeout=left if math.isfinite(left) else None).returncode == 0
+        except subprocess.TimeoutExpired:
+            return True
+
     with ThreadPoolExecutor(parallel) as pool:
-        codes = list(pool.map(
-            lambda argv: subprocess.run([sys.executable, train, *argv]).returncode, commands))
-    failed = [" ".join(argv) for argv, code in zip(commands, codes, strict=True) if code]
+        succeeded = list(pool.map(run, commands))
+    failed = [" ".join(argv) for argv, ok in zip(commands, succeeded, strict=True) if not ok]
     if failed:
         raise InputError(f"{len(failed)} runs failed, the first: train.py {failed[0]}")
 
 
+def finished_rounds(files: list[Path]) -> list[list[dict[str, str]]]:
+    """The tables of the runs that have finished a round."""
+    return [read_csv(path) for path in files if path.exists()]
+
+
 def summarise(strategy: str, runs: list[list[dict[str, str]]]) -> list[dict]:
-    """One row for each budget all runs of a strategy have reached."""
+    """One row for each budget that all `runs` of a strategy have reached."""
     rows = []
     for of_budget in zip(*runs, strict=False):
         row: dict[str, object] = {"strategy": strategy, "n_runs": len(runs),
@@ -72,6 +91,8 @@ def main() -> int:
     parser.add_argument("--strategies", nargs="+", default=["margin_sampling"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--parallel", type=int, default=1, help="runs side by side")
+    parser.add_argument("--seconds", type=float, default=float("inf"),
+                        help="stop the runs after so long, and tabulate the rounds they finished")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--note", default="", help="kept in the JSON: weights, data pack, ...")
     parser.add_argument("train", nargs="*", metavar="-- FLAGS", help="of train.py")
@@ -79,9 +100,9 @@ def main() -> int:
     commands = {(strategy, seed): train_arguments(strategy, seed, args.train)
                 for seed in args.seeds for strategy in args.strategies}
     files = {key: metrics_file(argv) for key, argv in commands.items()}
-    run_all(list(commands.values()), parallel=args.parallel)
-    rows = [row for strategy in args.strategies for row in
-            summarise(strategy, [read_csv(files[strategy, seed]) for seed in args.seeds])]
+    run_all(list(commands.values()), parallel=args.parallel, seconds=args.seconds)
+    rows = [row for strategy in args.strategies for row in summarise(
+        strategy, finished_rounds([files[strategy, seed] for seed in args.seeds]))]
 
     def percent(row: dict, name: str) -> str:
         mean, std = row[f"{name}_mean"], row.get(f"{name}_std")

@@ -24,6 +24,7 @@ CAMVID = DatasetSpec(
     grid=(360, 480),
     train=Split(images="train", labels="trainannot"),
     evaluation=Split(images="test", labels="testannot"),
+    image_suffixes=(".png", ".webp"),  # as WebP the set is small enough to carry around
 )
 
 # The demo's drawn street scenes (datasets/synthetic.py) come in CamVid's layout and classes.

@@ -60,7 +60,11 @@ def _files(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
                    if path.suffix.lower() in suffixes and not path.name.startswith("."))
     if not files:
         raise InputError(f"no {' or '.join(suffixes)} files in {folder}; is it the right folder?")
-    return {path.stem: path for path in files}
+    by_name = {path.stem: path for path in files}
+    if len(by_name) < len(files):
+        twice = sorted(path.name for path in files if by_name[path.stem] != path)
+        raise InputError(f"{folder}: several files for one name: {_first(twice)}; keep one of each")
+    return by_name
 
 
 def _first(names: Sequence[str], n: int = 3) -> str:

@@ -49,19 +49,28 @@ class PointDecoder(nn.Module):
         """Logits `(B, P, C)` at `points` `(B, P, 2)`, given as (y, x) in pixels of `low`'s map.
 
         Equal to bilinear sampling of `forward`'s map, clamped at its border. In training, batch
-        norm takes its statistics from the windows of `statistics_points` `(B, S, 2)` alone, whose
-        own logits are discarded: asked pixels are no fair sample of the image."""
+        norm takes its statistics from the windows of `statistics_points` `(B, S, 2)` alone, drawn
+        uniformly, whose own logits are discarded: asked pixels are no fair sample of the image.
+        Raises ValueError if there are none."""
         batch, n_points = points.shape[:2]
         if statistics_points is not None:
             points = torch.cat([points, statistics_points], dim=1)  # (B, M, 2), M = P + S
+        if self.training and points.shape[1] == n_points:
+            raise ValueError("training needs at least one statistics point an image")
         windows = _Windows(points, low.shape[-2:])
-        # Which of the N = B * M windows are whose, for batch norm and for the answer.
-        is_asked = (torch.arange(points.shape[1], device=points.device) < n_points).repeat(batch)
+
+        def asked(x: Tensor) -> Tensor:  # (B * M, ...) -> (B * P, ...)
+            return x.unflatten(0, (batch, -1))[:, :n_points].flatten(0, 1)
+
+        def drawn(x: Tensor) -> Tensor:  # (B * M, ...) -> (B * S, ...)
+            return x.unflatten(0, (batch, -1))[:, n_points:].flatten(0, 1)
 
         def norm_relu(norm: nn.BatchNorm2d, x: Tensor, size: int) -> Tensor:
-            inside = windows.inside(size)  # (N, 1, size, size)
-            x = _batch_norm(norm, x, counted=inside & ~is_asked[:, None, None, None])
-            return F.relu(x) * inside  # outside the map is zero, as in the full convolution
+            if norm.training:
+                x = _batch_norm(norm, x, sample=drawn(x), weights=drawn(windows.weights(size)))
+            else:
+                x = norm(x)
+            return F.relu(x) * windows.inside(size)  # zero outside, as in the full convolution
 
         low = norm_relu(self.project_norm, self.project(windows.gather(low)), WINDOW)
         x = torch.cat([windows.interpolate(high).to(low.dtype), low], dim=1)  # (N, 304, 6, 6)
@@ -69,9 +78,9 @@ class PointDecoder(nn.Module):
         x = self.dropout1(norm_relu(self.norm1, x, WINDOW - 2))
         x = F.conv2d(x, self.conv2.weight)  # (N, 256, 2, 2)
         x = norm_relu(self.norm2, x, WINDOW - 4)
-        x = self.classifier(self.dropout2(x[is_asked])).float()  # (B * P, C, 2, 2)
-        logits = (x * windows.bilinear_weights[is_asked]).sum(dim=(2, 3))
-        return logits.view(batch, n_points, -1)
+        x = self.classifier(self.dropout2(asked(x))).float()  # (B * P, C, 2, 2)
+        logits = (x * asked(windows.bilinear_weights)).sum(dim=(2, 3))
+        return logits.view(batch, n_points, x.shape[1])
 
 
 class _Windows:
@@ -97,6 +106,25 @@ class _Windows:
         margin = (WINDOW - size) // 2
         rows, columns = self._inside[:, :, margin : margin + size].unbind(dim=1)
         return (rows[:, :, None] & columns[:, None, :])[:, None]
+
+    def weights(self, size: int) -> Tensor:
+        """`(N, 1, size, size)`: 1 over how often a pixel is expected in windows of `size` around
+        uniform points, relative to an inner pixel; 0 outside the map.
+
+        Pixels at the border lie in fewer windows, and the zeros around the map make just them
+        unusual. So weighted, the windows' mean and variance are unbiased for the map's."""
+        first = (WINDOW - size) // 2
+        along = []
+        for axis, length in enumerate(self.size):
+            # A corner stands for one pixel of points; the first and last also for the half pixel
+            # between the map's outermost centres and its edge (a map of one pixel has no more).
+            corners = torch.ones(max(length - 1, 1), device=self._indices.device)
+            corners[0] += (length - len(corners)) / 2
+            corners[-1] += (length - len(corners)) / 2
+            expected = F.avg_pool1d(F.pad(corners, (size // 2, size // 2))[None], size, stride=1)[0]
+            indices = self._indices[:, axis, first : first + size].clamp(0, length - 1)
+            along.append(1 / expected[indices])  # (N, size)
+        return (along[0][:, :, None] * along[1][:, None, :])[:, None] * self.inside(size)
 
     def gather(self, features: Tensor) -> Tensor:
         """Map `(B, C, h, w)` -> its windows `(N, C, 6, 6)`; the border repeats outside the map."""
@@ -140,16 +168,14 @@ class _Windows:
         return F.embedding(index, table).permute(0, 3, 1, 2)
 
 
-def _batch_norm(norm: nn.BatchNorm2d, x: Tensor, *, counted: Tensor) -> Tensor:
-    """Batch norm of `x` `(N, C, k, k)` whose statistics in training come from the `counted`
-    `(N, 1, k, k)` pixels alone; running statistics are updated as `nn.BatchNorm2d` does."""
-    if not norm.training:
-        return norm(x)
-    weights = counted.float()
+def _batch_norm(norm: nn.BatchNorm2d, x: Tensor, *, sample: Tensor, weights: Tensor) -> Tensor:
+    """Batch norm of `x` `(N, C, k, k)` in training, whose statistics are those of `sample`
+    `(M, C, k, k)` under `weights` `(M, 1, k, k)`; running statistics are updated as
+    `nn.BatchNorm2d` does."""
     n = weights.sum()
-    x = x.float()
-    mean = (x * weights).sum(dim=(0, 2, 3)) / n
-    variance = ((x - mean[:, None, None]).square() * weights).sum(dim=(0, 2, 3)) / n
+    sample = sample.float()
+    mean = (sample * weights).sum(dim=(0, 2, 3)) / n
+    variance = ((sample - mean[:, None, None]).square() * weights).sum(dim=(0, 2, 3)) / n
     with torch.no_grad():
         norm.num_batches_tracked += 1
         norm.running_mean.lerp_(mean, norm.momentum)

@@ -10,9 +10,10 @@ import numpy as np
 def random_generator(*key: int | str) -> np.random.Generator:
     """A generator keyed by what the draw is for: seed, purpose, round or epoch, and image.
 
-    Names enter by their CRC-32, so that a draw for an image depends on no other image."""
-    return np.random.default_rng(
-        [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in key])
+    Names enter by their CRC-32, so that a draw for an image depends on no other image; the length
+    enters because numpy takes [1] and [1, 0] for the same seed."""
+    parts = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in key]
+    return np.random.default_rng([len(key), *parts])
 
 
 def seed_of(*key: int | str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -22,6 +23,15 @@ from utils.losses import cross_entropy
 NORMS = ("project_norm", "norm1", "norm2")
 CONFIGURATIONS = [("mobilenetv2", 16), ("mobilenetv2", 8), ("resnet50", 16), ("resnet50", 8)]
 N_CLASSES = 5
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Beside other programs, two threads mostly wait for each other: four times as long."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
 
 
 @functools.cache
@@ -90,7 +100,6 @@ def test_points_equal_the_sampled_full_map(key, size):
     full = network(x)
     assert full.shape == (2, N_CLASSES, math.ceil(size[0] / 4), math.ceil(size[1] / 4))
     if size == (90, 120):
-        assert full.shape[2:] == (23, 30)
         assert 0.1 < full.std(dim=(0, 2, 3)).mean() < 10  # else 1e-4 would say nothing
     points = awkward_points(2, size)
     at_points = network(x, points)
@@ -212,16 +221,23 @@ def test_statistics_points_are_drawn_when_none_are_given(network):
 
 class WeightedDecoder:
     """The full decoder whose batch norm counts each pixel of the low map as often as it lies in a
-    window of the statistics points: what `at_points` has to equal in training."""
+    window of the statistics points, relative to how often uniform points would have it there: what
+    `at_points` has to equal in training."""
 
     def __init__(self, decoder: PointDecoder, size: tuple[int, int], points: Tensor) -> None:
         self.decoder, self.size, self.points = decoder, size, points
         self.statistics: dict[str, Tensor] = {}
 
-    def counts(self, window: int) -> Tensor:
+    def weights(self, window: int) -> Tensor:
+        """`(B, 1, h, w)`; an inner pixel counts once for each window it lies in."""
+        quarters = [torch.arange(4 * n) / 4 - 0.375 for n in self.size]
+        dense = self.counts(torch.cartesian_prod(*quarters)[None], window)
+        return self.counts(self.points, window) / dense * 16 * window**2
+
+    def counts(self, points_of: Tensor, window: int) -> Tensor:
         """`(B, 1, h, w)`: windows of the 2x2 pixels around a point, grown to `window`."""
-        counts, margin = torch.zeros(len(self.points), 1, *self.size), (window - 2) // 2
-        for image, points in zip(counts, self.points.tolist(), strict=True):
+        counts, margin = torch.zeros(len(points_of), 1, *self.size), (window - 2) // 2
+        for image, points in zip(counts, points_of.tolist(), strict=True):
             for point in points:
                 first = [max(min(math.floor(max(p, 0)), n - 2), 0)
                          for p, n in zip(point, self.size, strict=True)]
@@ -230,7 +246,7 @@ class WeightedDecoder:
         return counts
 
     def norm_relu(self, name: str, x: Tensor, window: int) -> Tensor:
-        norm, counts = getattr(self.decoder, name), self.counts(window)
+        norm, counts = getattr(self.decoder, name), self.weights(window)
         n = counts.sum()
         mean = (x * counts).sum((0, 2, 3), keepdim=True) / n
         var = ((x - mean) ** 2 * counts).sum((0, 2, 3), keepdim=True) / n
@@ -303,16 +319,18 @@ def features_and_small_decoder(network: nn.Module,
 
 
 def test_statistics_points_everywhere_give_the_full_decoders_statistics(network):
-    """Border pixels lie in fewer windows, so this is close, not exact."""
-    low, high, decoder = features_and_small_decoder(network, image_with_a_noisy_half((360, 480)))
+    """At every second pixel the 2x2 windows tile the map. The larger ones count border pixels less
+    often, so this is close, not exact."""
+    low, high, decoder = features_and_small_decoder(network, image_with_a_noisy_half((240, 320)))
     h, w = low.shape[2:]
-    everywhere = torch.cartesian_prod(torch.arange(h), torch.arange(w)).float().expand(2, -1, -1)
+    everywhere = torch.cartesian_prod(torch.arange(0, h, 2), torch.arange(0, w, 2)).float()
+    everywhere = everywhere.expand(2, -1, -1)
     full = statistics_of(decoder, low, high)
     ours = statistics_of(decoder, low, high, points=torch.zeros(2, 1, 2),
                          statistics_points=everywhere)
-    assert distance(ours, full) < 0.08
+    assert distance(ours, full) < 0.1
     upper_half = statistics_of(decoder, low, high, points=torch.zeros(2, 1, 2),
-                               statistics_points=everywhere[:, : h * w // 2])
+                               statistics_points=everywhere[:, : h * w // 8])
     assert distance(upper_half, full) > 0.2
 
 
@@ -355,7 +373,7 @@ def test_statistics_are_fair_when_uncertain_pixels_are_asked(network):
             [drawn, asked] if with_asked else [drawn], dim=1)) for drawn in draws]
         return {name: torch.stack([one[name] for one in found]).mean(dim=0) for name in full}
 
-    fair = distance(mean_statistics(48, with_asked=False), full)
+    fair = distance(mean_statistics(24, with_asked=False), full)
     unfair = distance(mean_statistics(4, with_asked=True), full)
     assert fair < 0.08
     assert unfair > 4 * fair
