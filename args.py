@@ -76,6 +76,7 @@ NOT_THE_EXPERIMENT = frozenset({
 })
 # The repository's own folder: results do not depend on where the program is called from.
 DIR_ROOT = Path(__file__).resolve().parent
+_NOT_GIVEN = object()
 
 
 class _Parser(argparse.ArgumentParser):
@@ -89,36 +90,66 @@ class _Parser(argparse.ArgumentParser):
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The flags of train.py, defaults from the dataset's recipe. Raises InputError."""
-    dataset_only = _Parser(add_help=False)
-    _add_dataset_name(dataset_only, required=False)
-    dataset_name = dataset_only.parse_known_args(argv)[0].dataset_name
     parser = _train_parser()
-    parser.set_defaults(**RECIPES.get(dataset_name, {}))
     args = parser.parse_args(argv)
+    args.dataset_name = DATASET_NAMES[args.dataset_name]
+    recipe = RECIPES[args.dataset_name]
+    unknown = recipe.keys() - vars(args).keys()
+    if unknown:
+        raise InputError(f"RECIPES[{args.dataset_name!r}] in args.py: {', '.join(sorted(unknown))} "
+                         "is no flag of train.py")
+    # Once more with a default that no flag can have: which flags were given, whatever their values.
+    parser.set_defaults(**dict.fromkeys(vars(args), _NOT_GIVEN))
+    given = {name for name, value in vars(parser.parse_args(argv)).items()
+             if value is not _NOT_GIVEN}
+    for name in recipe.keys() - given:
+        setattr(args, name, recipe[name])
     if args.weights is not None:
         args.weight_type = "file"
-    if args.n_pixels_by_us == 0 and args.n_init_pixels:
-        raise InputError("--n_init_pixels has no meaning with --n_pixels_by_us 0 (full masks)")
+    _check(args, given)
     args.n_init_pixels = args.n_init_pixels or args.n_pixels_by_us
-    if 0 < args.n_pixels_by_us and args.max_budget < args.n_init_pixels:
-        raise InputError(f"--max_budget {args.max_budget} is below one round of "
-                         f"{args.n_init_pixels} pixels per image; raise it or lower "
-                         "--n_pixels_by_us")
     if args.debug:
         args.n_epochs = min(args.n_epochs, 2)
         args.max_budget = min(args.max_budget, args.n_init_pixels + args.n_pixels_by_us)
-    root = Path(args.dir_root)
-    args.dir_dataset = str(root / args.dir_dataset)  # an absolute path stays what it is
-    args.dir_checkpoints = str(root / args.dir_checkpoints)
+    for name in ("dir_dataset", "dir_checkpoints"):
+        if name not in given:  # an absolute path in RECIPES stays what it is
+            setattr(args, name, str(Path(args.dir_root) / getattr(args, name)))
     return args
+
+
+def _check(args: argparse.Namespace, given: set[str]) -> None:
+    """What no single flag can know. Raises InputError."""
+    for name in ("scale", "blur_sigma"):
+        smallest, largest = getattr(args, name)
+        if smallest > largest:
+            raise InputError(f"--{name} {smallest} {largest}: MIN is above MAX")
+    if args.n_pixels_by_us == 0:
+        useless = sorted(given & {"n_init_pixels", "max_budget", "query_strategy", "top_n_percent",
+                                  "reverse_order"})
+        if useless:
+            raise InputError(f"--{useless[0]} has no meaning with --n_pixels_by_us 0 (full masks)")
+        return
+    check_asking(**asking_kwargs(args))
+    first = args.n_init_pixels or args.n_pixels_by_us
+    if args.max_budget < first:
+        raise InputError(f"--max_budget {args.max_budget} is below one round of {first} pixels per "
+                         "image; raise it or lower --n_pixels_by_us")
+
+
+def check_asking(*, reverse_order: bool, top_n_percent: float, **_: object) -> None:
+    """Raises InputError for a combination without a meaning."""
+    if reverse_order and top_n_percent == 0:
+        raise InputError("--reverse_order takes the most uncertain of a drawn --top_n_percent of "
+                         "the pixels; with 0 none are drawn")
 
 
 def _train_parser() -> argparse.ArgumentParser:
     parser = _Parser(description="Rounds of asking for a few pixels an image and training on them.")
     group = parser.add_argument_group("data")
-    _add_dataset_name(group, required=True)
+    group.add_argument("--dataset_name", required=True,
+                       type=_name("dataset", DATASET_NAMES), help=_known(DATASET_NAMES))
     group.add_argument("--dir_root", default=str(DIR_ROOT),
-                       help="what relative folders are relative to")
+                       help="where the default folders for data and checkpoints are")
     group.add_argument("--dir_dataset", help="the dataset's root folder")
     group.add_argument("--dir_checkpoints", default="checkpoints", help="where runs are written")
     group.add_argument("--downsample", type=_integer(1), help="shrink the grid by this factor")
@@ -176,17 +207,13 @@ def _train_parser() -> argparse.ArgumentParser:
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     group.add_argument("--amp", choices=("auto", "on", "off"), default="auto",
                        help="train in bfloat16; auto: where the hardware has it")
-    group.add_argument("--overwrite", action="store_true", help="move an old run aside")
+    group.add_argument("--overwrite", action="store_true",
+                       help="move an old run aside and start afresh")
     group.add_argument("--max_mask_gb", type=_positive, default=2.0,
                        help="do not write query.npy above this size")
     group.add_argument("--debug", action="store_true",
                        help="a quick check: 8 images, 2 epochs, 2 rounds, a folder of its own")
     return parser
-
-
-def _add_dataset_name(parser: argparse._ActionsContainer, *, required: bool) -> None:
-    parser.add_argument("--dataset_name", required=required, type=_name("dataset", DATASET_NAMES),
-                        help=_known(DATASET_NAMES))
 
 
 def _add_asking(group: argparse._ActionsContainer, *, n_pixels_help: str = "") -> None:
@@ -210,7 +237,7 @@ def parse_query_arguments(argv: Sequence[str] | None = None) -> argparse.Namespa
     _add_asking(parser)
     parser.set_defaults(query_strategy=None, top_n_percent=None, reverse_order=None)
     parser.add_argument("--seed", type=_integer(0))
-    parser.add_argument("--exclude", nargs="*", default=[], metavar="FILE",
+    parser.add_argument("--exclude", nargs="+", default=[], metavar="FILE",
                         help="query.json or query.npy files whose pixels are not asked again, "
                              "besides those of the checkpoint's run")
     parser.add_argument("--exclude_void", action="store_true",
@@ -269,12 +296,12 @@ def _known(names: Iterable[str]) -> str:
     return "one of " + ", ".join(names)
 
 
-def _name(what: str, names: Iterable[str] | dict[str, object]) -> Callable[[str], str]:
+def _name(what: str, names: Iterable[str]) -> Callable[[str], str]:
     def convert(value: str) -> str:
         if value not in names:
             raise argparse.ArgumentTypeError(
                 f"unknown {what} {value!r}; choose from {', '.join(names)}")
-        return names[value] if names is DATASET_NAMES else value
+        return value
 
     return convert
 

@@ -65,7 +65,7 @@ ACQUISITIONS: dict[str, Callable[..., Tensor]] = {
 
 
 def select_pixels(scores: np.ndarray, *, n: int, top_n_percent: float, reverse_order: bool = False,
-                  rng: np.random.Generator) -> np.ndarray:
+                  rng: np.random.Generator, name: str = "the image") -> np.ndarray:
     """Choose `n` pixels of an image: `(n, 2)` int64 (y, x) in the order of asking.
 
     scores: `(H, W)`, higher = ask first; -inf is excluded and never chosen.
@@ -81,7 +81,7 @@ def select_pixels(scores: np.ndarray, *, n: int, top_n_percent: float, reverse_o
         raise ValueError("acquisition scores are not finite")
     free = np.flatnonzero(~np.isneginf(flat))
     if len(free) < n:
-        warnings.warn(f"only {len(free)} pixels are left to ask for, not {n}", stacklevel=2)
+        warnings.warn(f"{name}: only {len(free)} pixels are left to ask for, not {n}", stacklevel=2)
     values, keys = flat[free], rng.random(len(flat))[free]
     pool = min(max(n, round(top_n_percent * len(flat))), len(free))
     n = min(n, len(free))
@@ -116,7 +116,7 @@ def initial_query(split: LoadedSplit, *, n: int, excluded: Sequence[np.ndarray],
     """Round 0: `n` pixels an image, uniformly among those not `excluded` (bool `(H, W)` each)."""
     pixels = [
         select_pixels(np.where(mask, -np.inf, 0.0), n=n, top_n_percent=1.0,
-                      rng=random_generator(seed, "query", 0, name))
+                      rng=random_generator(seed, "query", 0, name), name=name)
         for name, mask in zip(split.names, excluded, strict=True)
     ]
     return Query(names=split.names, sizes=split.sizes, pixels=pixels, strategy="random", seed=seed)
@@ -132,14 +132,14 @@ def next_query(network: nn.Module, split: LoadedSplit, *, predictor: Predictor,
     with Progress(len(split), f"query {round_index}", unit="image") as progress:
         for index, score, probabilities in _scored(network, split, predictor, strategy, seed,
                                                    round_index):
-            score = np.where(excluded[index], -np.inf, score)
-            key = (seed, "query", round_index, split.names[index])
+            score, name = np.where(excluded[index], -np.inf, score), split.names[index]
+            rng = random_generator(seed, "query", round_index, name)
             try:
-                chosen = select_pixels(score, n=n, top_n_percent=top_n_percent,
-                                       reverse_order=reverse_order, rng=random_generator(*key))
+                chosen = select_pixels(score, n=n, top_n_percent=top_n_percent, name=name,
+                                       reverse_order=reverse_order, rng=rng)
             except ValueError as error:
-                raise InputError(f"{split.names[index]}: {error}; did the training diverge? Try a "
-                                 "smaller --lr") from error
+                raise InputError(f"{name}: {error}; did the training diverge? Try a smaller "
+                                 "--lr") from error
             y, x = torch.as_tensor(chosen.T, device=probabilities.device)
             there = probabilities[None, :, y, x][..., None]  # (1, C, n, 1)
             probability, prediction = there.max(dim=1)
@@ -157,7 +157,7 @@ def next_query(network: nn.Module, split: LoadedSplit, *, predictor: Predictor,
 def _scored(network: nn.Module, split: LoadedSplit, predictor: Predictor, strategy: str, seed: int,
             round_index: int) -> Iterator[tuple[int, np.ndarray, Tensor]]:
     """Per image: its index, scores `(H, W)` and, on the device, probabilities `(C, H, W)`."""
-    for batch, logits in predictor.logits(network, split, to_labels=False):
+    for batch, logits in predictor.logits(network, split, to_labels=False, exact=True):
         for index, image_logits in zip(batch.tolist(), logits, strict=True):
             probabilities = image_logits.softmax(dim=0)[None]  # (1, C, H, W)
             generator = torch.Generator().manual_seed(
@@ -178,7 +178,7 @@ def excluding(masks: Sequence[np.ndarray], pixels: Sequence[np.ndarray]) -> list
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    from args import asking_kwargs, parse_query_arguments  # args.py imports this module
+    from args import asking_kwargs, check_asking, parse_query_arguments  # it imports us
     from utils.models import load_model
 
     args = parse_query_arguments(argv)
@@ -186,12 +186,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = {name: value for name, value in asking_kwargs(args).items() if value is not None}
     asking = model.config["asking"] | given
     if asking["n"] == 0:
-        raise InputError(f"{args.checkpoint} was trained on full masks; say how many pixels to ask "
-                         "for with --n_pixels_by_us")
-    split = model.load_train_split(args.dir_dataset, n_workers=args.n_workers)
-    masks = void_masks(split)
-    if not args.exclude_void:
-        masks = [np.zeros_like(mask) for mask in masks]
+        raise InputError("say how many pixels to ask for: --n_pixels_by_us is 0, or the checkpoint "
+                         "was trained on full masks")
+    check_asking(**asking)
+    split = model.load_train_split(args.dir_dataset, n_workers=args.n_workers,
+                                   with_labels=args.exclude_void)
+    masks = void_masks(split) if args.exclude_void else [np.zeros(s, bool) for s in split.sizes]
     for path in [*earlier_queries(args.checkpoint), *args.exclude]:
         earlier = read_query(path, names=split.names, sizes=split.sizes)
         masks = excluding(masks, earlier.pixels)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -34,7 +35,6 @@ from utils.losses import cross_entropy
 from utils.metrics import flat_scores, iou_columns
 from utils.optimisation import build_optimizer, build_schedule
 from utils.plots import Panel, save_curve, save_qualitative_grid
-from utils.progress import track
 from utils.round_training import RoundTraining
 from utils.runs import MetricsTable, check_flags, file_digest, move_aside, record_flags
 from utils.seeds import seed_of
@@ -197,7 +197,7 @@ class ActiveLearning:
             experiment.save_pictures(folder, training.network, points)
             metrics.put(experiment.metrics_row(
                 training, r, n_asked=len(points), n_void=points.n_void,
-                query_seconds=read_json(folder / "query_stats.json")["seconds"]))
+                query_seconds=self._query_seconds(r)))
             print(round_line(metrics.rows[r], self._n_rounds), flush=True)
 
     def _folder(self, r: int) -> Path:
@@ -219,6 +219,14 @@ class ActiveLearning:
         self._answered.append(read_labels(
             folder / "labels.csv", names=split.names, sizes=split.sizes,
             n_classes=self._experiment.spec.n_classes))
+
+    def _query_seconds(self, r: int) -> float:
+        path = self._folder(r) / "query_stats.json"
+        try:
+            return float(read_json(path)["seconds"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path} is no longer what was written; delete {path.parent} to ask "
+                             "this round again") from error
 
     def _choose(self, r: int) -> None:
         folder, experiment, split = self._folder(r), self._experiment, self._experiment.train
@@ -296,7 +304,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def build_experiment(args: flags.argparse.Namespace, folder: Path) -> Experiment:
+def build_experiment(args: argparse.Namespace, folder: Path) -> Experiment:
     """Everything that can be wrong with the input is found here, before anything is written."""
     spec, grid = DATASETS[args.dataset_name], flags.grid_of(args)
     device = select_device(args.device)
@@ -316,9 +324,7 @@ def build_experiment(args: flags.argparse.Namespace, folder: Path) -> Experiment
     fresh_network()  # refuses weights that do not fit
     train, val = (
         load_split(spec, split, dir_dataset=args.dir_dataset, grid=grid, n_workers=args.n_workers,
-                   limit=8 if args.debug else None,
-                   progress=lambda items, n: track(items, n, description="reading images",
-                                                   unit="image"))
+                   limit=8 if args.debug else None)
         for split in (spec.train, spec.evaluation))
     if n_batches(len(train), args.batch_size) == 0:
         raise InputError(f"{args.dir_dataset}: {len(train)} training image; batch norm needs two")

@@ -36,6 +36,7 @@ from datasets.images import IGNORE
 from datasets.points import VOID
 from networks import BACKBONES, N_STATISTICS_POINTS, build_network
 from utils.device import select_autocast, select_device
+from utils.errors import run_program
 from utils.files import write_json
 from utils.losses import cross_entropy
 from utils.optimisation import OPTIMIZERS
@@ -111,7 +112,7 @@ def time_variants(steps: dict[str, Callable[[], None]], *, repeats: int,
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", metavar="FILE", help="write the rows here")
@@ -131,7 +132,7 @@ def main() -> None:
         for _ in range(3):
             step()
         print(peak_memory_mb(device))
-        return
+        return 0
     rows = []
     for n_points in args.points:
         steps = {name: make_step(name, n_points=n_points, **setting) for name in VARIANTS}
@@ -152,7 +153,8 @@ def main() -> None:
         for row in rows for name in VARIANTS])
     if args.json:
         write_json(args.json, rows)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from datasets.images import IGNORE
 from datasets.points import VOID
+from utils.device import upload
 
 # Luma of ITU-R BT.601, as torchvision's and Pillow's grey.
 _GREY = (0.299, 0.587, 0.114)
@@ -29,7 +30,7 @@ class Augmentation:
 
     crop: (height, width) of the output. A scaled image that is smaller is padded right and bottom
         with the mean colour; a larger one is cropped at a uniform place.
-    scale, sigma: ranges of uniform draws; sigma is in pixels.
+    scale, blur_sigma: ranges of uniform draws; sigma is in pixels.
     jitter: brightness, contrast and saturation factors are drawn from [max(0, 1 - j), 1 + j], the
         hue's turn from [-j, j] of a full circle, and applied in random order, with `jitter_p`.
     mean, std: of the normalisation, for images in 0..1.
@@ -61,7 +62,7 @@ class Augmentation:
         grey = rng.uniform() < self.grey_p
         blurred = rng.uniform() < self.blur_p
         sigma = rng.uniform(*self.blur_sigma)
-        visible = np.minimum(self.crop, scaled - offset)
+        visible = np.minimum(self.crop, scaled)
         statistics_points = rng.uniform(size=(n_statistics_points, 2)) * visible - 0.5
         return Draw(scale=scale, offset=offset, flip=flip, factors=factors,
                     order=order if jittered else np.full(4, -1), grey=grey,
@@ -97,22 +98,23 @@ class Warp:
     def __init__(self, draw: Draw, *, sizes: np.ndarray, crop: tuple[int, int],
                  device: torch.device) -> None:
         def tensor(array: np.ndarray) -> Tensor:
-            return torch.as_tensor(np.asarray(array, np.float32), device=device)
+            return upload(np.asarray(array, np.float32), device)
 
         self._crop, self._device = crop, device
         self._sizes, self._scale = tensor(sizes), tensor(draw.scale)[:, None]
-        self._offset, self._flip = tensor(draw.offset), torch.as_tensor(draw.flip, device=device)
+        self._offset, self._flip = tensor(draw.offset), upload(draw.flip, device)
 
     def points(self, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """`(B, P, 2)` (y, x) and `(B, P)` -> the same in the output; a point outside the crop is
-        moved to its border and its label becomes VOID."""
+        """`(B, P, 2)` (y, x) and `(B, P)` -> the same in the output; a point outside the crop
+        becomes VOID. Coordinates are clamped to the centres of the outermost pixels."""
         mirrored = self._sizes[:, None, 1] - 1 - points[..., 1]
         x = torch.where(self._flip[:, None], mirrored, points[..., 1])
         moved = torch.stack([points[..., 0], x], dim=-1)
         moved = (moved + 0.5) * self._scale[:, :, None] - 0.5 - self._offset[:, None]
-        crop = moved.new_tensor(self._crop)
-        inside = ((moved >= -0.5) & (moved < crop - 0.5)).all(dim=-1)
-        return moved.clamp(min=torch.zeros_like(crop), max=crop - 1), labels.where(inside, VOID)
+        (y, x), (height, width) = moved.unbind(dim=-1), self._crop
+        inside = (y >= -0.5) & (y < height - 0.5) & (x >= -0.5) & (x < width - 0.5)
+        clamped = torch.stack([y.clamp(0, height - 1), x.clamp(0, width - 1)], dim=-1)
+        return clamped, labels.where(inside, VOID)
 
     def images(self, images: Tensor, *, fill: Tensor) -> Tensor:
         """`(B, H, W, 3)` uint8 -> `(B, 3, *crop)` float32 in 0..1. Each image is continued by its
@@ -152,24 +154,24 @@ class Warp:
 
 
 def colour(images: Tensor, draw: Draw) -> Tensor:
-    """Jitter, grey and blur of `(B, 3, H, W)` in 0..1, each image by its own draws, in this order
-    (the augmentation of SimCLR, arXiv 2002.05709, appendix A)."""
+    """Jitter, grey and blur of `(B, 3, H, W)` in 0..1, in place, each image by its own draws, in
+    this order (the augmentation of SimCLR, arXiv 2002.05709, appendix A)."""
     device = images.device
-    factors = torch.as_tensor(draw.factors, dtype=torch.float32, device=device)
+    factors = upload(draw.factors.astype(np.float32), device)
     for step in range(draw.order.shape[1]):
         for op, adjust in enumerate(_JITTERS):
             members = np.flatnonzero(draw.order[:, step] == op)
             if len(members):
-                index = torch.as_tensor(members, device=device)
+                index = upload(members, device)
                 images[index] = adjust(images[index], factors[index, op, None, None, None])
     members = np.flatnonzero(draw.grey)
     if len(members):
-        index = torch.as_tensor(members, device=device)
+        index = upload(members, device)
         images[index] = _grey(images[index]).expand(-1, 3, -1, -1)
     members = np.flatnonzero(draw.sigma > 0)
     if len(members):
-        index = torch.as_tensor(members, device=device)
-        sigma = torch.as_tensor(draw.sigma[members], dtype=torch.float32, device=device)
+        index = upload(members, device)
+        sigma = upload(draw.sigma[members].astype(np.float32), device)
         images[index] = gaussian_blur(images[index], sigma)
     return images
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from datasets.augment import Augmentation, Draw, Warp, colour, normalise
 from datasets.images import IGNORE
 from datasets.points import VOID
+from utils.device import upload
 from utils.seeds import random_generator
 
 
@@ -69,14 +70,14 @@ def augmented_batch(data: TrainingSet, index: np.ndarray, draw: Draw, *,
     device = data.device
 
     def chosen(tensor: Tensor) -> Tensor:
-        return tensor[torch.as_tensor(index, device=tensor.device)].to(device)
+        return tensor[upload(index, tensor.device)].to(device)
 
     warp = Warp(draw, sizes=data.sizes[index], crop=augmentation.crop, device=device)
-    fill = torch.tensor(augmentation.mean, device=device)
+    fill = upload(np.array(augmentation.mean, np.float32), device)
     images = colour(warp.images(chosen(data.images), fill=fill), draw)
     images = normalise(images, mean=augmentation.mean, std=augmentation.std)
     if data.points is None:
         return Batch(images=images, labels=warp.labels(chosen(data.labels)))
     points, labels = warp.points(chosen(data.points), chosen(data.labels))
-    statistics = torch.as_tensor(draw.statistics_points, dtype=torch.float32, device=device)
+    statistics = upload(draw.statistics_points.astype(np.float32), device)
     return Batch(images=images, labels=labels, points=points, statistics_points=statistics)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -17,27 +15,28 @@ from utils.geometry import pixel_under
 
 IGNORE = 255  # of label maps in memory, whatever the files call void
 _RGB_CONVERTIBLE = ("L", "LA", "P", "PA", "RGBA", "1", "CMYK", "YCbCr")
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """An image and its label map; `name` is the image's path relative to the dataset's root."""
+    """An image and its label map, if it has one; `name` is the image's path relative to the
+    dataset's root."""
 
     name: str
     image: Path
     label: Path | None
 
 
-def list_samples(dir_dataset: str | Path, split: Split, *,
-                 suffixes: Iterable[str]) -> list[Sample]:
-    """The samples of a split, sorted by name, each with its label map.
+def list_samples(dir_dataset: str | Path, split: Split, *, suffixes: Iterable[str],
+                 with_labels: bool = True) -> list[Sample]:
+    """The samples of a split, sorted by name, each with its label map unless without labels.
 
     Raises InputError for a missing or empty folder, and for images without labels or labels
     without images, with their number and the first names."""
     root = Path(dir_dataset)
     images = _files(root / split.images, suffixes)
+    if not with_labels:
+        return [Sample(path.relative_to(root).as_posix(), path, None) for path in images.values()]
     labels = _files(root / split.labels, (".png",))
     for found, others, what in ((images, labels, "images without a label map in "),
                                 (labels, images, "label maps without an image in ")):
@@ -56,8 +55,11 @@ def _files(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
         raise InputError(f"no folder {folder}; give the dataset's root with --dir_dataset (README, "
                          "'Data sets', has the expected layout)")
     suffixes = tuple(suffixes)
-    files = sorted(path for path in folder.iterdir()
-                   if path.suffix.lower() in suffixes and not path.name.startswith("."))
+    try:
+        files = sorted(path for path in folder.iterdir()
+                       if path.suffix.lower() in suffixes and not path.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"cannot read the folder {folder}: {error.strerror}") from error
     if not files:
         raise InputError(f"no {' or '.join(suffixes)} files in {folder}; is it the right folder?")
     by_name = {path.stem: path for path in files}
@@ -128,14 +130,3 @@ def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     rows, columns = (pixel_under(np.arange(n), size_from=n, size_to=n0)
                      for n, n0 in zip(size, label.shape, strict=True))
     return label[rows[:, None], columns]
-
-
-def read_parallel(read: Callable[[_T], _R], items: Sequence[_T], *, n_workers: int,
-                  progress: Callable[[Iterable[_R], int], Iterable[_R]]) -> list[_R]:
-    """`[read(item) for item in items]` in `n_workers` threads (Pillow decodes outside the GIL)."""
-    with ThreadPoolExecutor(max(n_workers, 1)) as pool:
-        try:
-            return list(progress(pool.map(read, items), len(items)))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise

@@ -80,7 +80,7 @@ def read_labels(path: str | Path, *, names: Sequence[str], sizes: np.ndarray,
     except KeyError as error:
         raise InputError(f"{path}: no column or image of this dataset named {error}; was it made "
                          "for another dataset?") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise InputError(f"{path}: {error}; expected the columns {','.join(_COLUMNS)}") from error
     outside = ((values[:, 1:3] < 0) | (values[:, 1:3] >= sizes[values[:, 0]])).any(axis=1)
     unknown = (values[:, 3] < VOID) | (values[:, 3] >= n_classes)

@@ -95,6 +95,11 @@ def read_query(path: str | Path, *, names: Sequence[str], sizes: np.ndarray) -> 
                              f"{unknown[0]}")
         empty = {"pixels": []}
         entries = [by_name.get(name, empty) for name in names]
+        for entry, (height, width) in zip(entries, sizes.tolist(), strict=True):
+            if entry is not empty and (entry["h"], entry["w"]) != (height, width):
+                raise InputError(f"{path}: {entry['image']} was asked on a grid of {entry['h']}x"
+                                 f"{entry['w']}, here it is {height}x{width}; is --downsample "
+                                 "another one?")
         pixels = [np.array(entry["pixels"], np.int64).reshape(-1, 2) for entry in entries]
         per_image = {
             key: [np.array(entry.get(key, []), kind) for entry in entries]
@@ -104,20 +109,21 @@ def read_query(path: str | Path, *, names: Sequence[str], sizes: np.ndarray) -> 
         }
         query = Query(names=names, sizes=sizes, pixels=pixels, strategy=content["strategy"],
                       seed=content["seed"], **per_image)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"{path} is no query file ({type(error).__name__}: {error})") from error
     for name, size, asked in zip(names, sizes, pixels, strict=True):
         if ((asked < 0) | (asked >= size)).any():
-            raise InputError(f"{path}: a pixel of {name} is outside its {size[0]}x{size[1]} grid; "
-                             "was it made with another --downsample?")
+            raise InputError(f"{path}: a pixel of {name} is outside its {size[0]}x{size[1]} grid")
     return query
 
 
 def _read_masks(path: Path, names: Sequence[str], sizes: np.ndarray) -> list[np.ndarray]:
     try:
         masks = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: cannot be read as an array of masks ({error})") from error
+    if not isinstance(masks, np.ndarray):
+        raise InputError(f"{path}: is an archive, not an array of masks")
     expected = (len(names), *np.max(sizes, axis=0).tolist())
     if masks.dtype != bool or masks.shape != expected:
         raise InputError(f"{path}: {masks.dtype} {masks.shape}, expected bool {expected} (images, "

@@ -88,16 +88,20 @@ class _Windows:
 
     def __init__(self, points: Tensor, size: tuple[int, int]) -> None:
         self.n_images, self.size = points.shape[0], size
-        last = points.new_tensor([n - 1 for n in size])
-        points = points.flatten(0, 1).clamp(min=torch.zeros_like(last), max=last)  # (N, 2)
-        # The 2x2 pixels around a point; at the last row or column, those before it.
-        corner = torch.minimum(points.floor(), (last - 1).clamp(min=0))
-        fraction = points - corner
-        weights = torch.stack([1 - fraction, fraction], dim=1)  # (N, 2, 2): side, axis
-        self.bilinear_weights = (weights[:, :, None, 0] * weights[:, None, :, 1])[:, None]
+        points = points.flatten(0, 1)  # (N, 2)
         offsets = torch.arange(WINDOW, device=points.device) - (WINDOW - 2) // 2
-        self._indices = corner.long()[:, :, None] + offsets  # (N, 2, 6): rows and columns
-        self._inside = (self._indices >= 0) & (self._indices <= last.long()[:, None])
+        sides, indices, inside = [], [], []
+        for axis, length in enumerate(size):
+            coordinate = points[:, axis].clamp(0, length - 1)
+            # The 2x2 pixels around a point; at the last row or column, those before it.
+            corner = coordinate.floor().clamp(max=max(length - 2, 0))
+            fraction = coordinate - corner
+            sides.append(torch.stack([1 - fraction, fraction], dim=1))  # (N, 2)
+            indices.append(corner.long()[:, None] + offsets)  # (N, 6)
+            inside.append((indices[axis] >= 0) & (indices[axis] < length))
+        self.bilinear_weights = (sides[0][:, :, None] * sides[1][:, None, :])[:, None]
+        self._indices = torch.stack(indices, dim=1)  # (N, 2, 6): rows and columns
+        self._inside = torch.stack(inside, dim=1)
         self._image = torch.arange(self.n_images, device=points.device).repeat_interleave(
             len(points) // self.n_images)  # (N,)
 

@@ -10,17 +10,12 @@
 # Further arguments go to train.py, e.g. --downsample 2 or --n_pixels_by_us 0. An interrupted run is
 # continued by the same command.
 set -eu
-caller=$(pwd)
-cd "$(dirname "$0")/.."
-. scripts/environment.sh
-install_requirements requirements.txt
-
-absolute() {
-    case $1 in /*) printf '%s' "$1" ;; *) printf '%s/%s' "$caller" "$1" ;; esac
-}
+root=$(cd "$(dirname "$0")/.." && pwd)
+. "$root/scripts/environment.sh"
+install_requirements "$root/requirements.txt"
 
 for seed in ${SEEDS:-0 1 2 3 4}; do
-    "$PYTHON" train.py --dataset_name cv --seed "$seed" \
-        ${CAMVID_DIR:+--dir_dataset "$(absolute "$CAMVID_DIR")"} \
-        ${MOBILENET_WEIGHTS:+--weights "$(absolute "$MOBILENET_WEIGHTS")"} "$@"
+    "$PYTHON" "$root/train.py" --dataset_name cv --seed "$seed" \
+        ${CAMVID_DIR:+--dir_dataset "$CAMVID_DIR"} \
+        ${MOBILENET_WEIGHTS:+--weights "$MOBILENET_WEIGHTS"} "$@"
 done

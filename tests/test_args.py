@@ -37,6 +37,18 @@ def test_every_dataset_has_a_recipe_whose_keys_are_flags() -> None:
         assert all(value is not None for flag, value in parsed.items() if flag != "weights")
 
 
+def test_a_misspelt_key_of_a_recipe_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(args.RECIPES, "camvid", args.RECIPES["camvid"] | {"n_epoch": 3})
+    with pytest.raises(InputError, match="n_epoch is no flag"):
+        parse()
+
+
+def test_folders_given_are_the_callers_and_defaults_the_programs() -> None:
+    assert parse("--dir_dataset", "here").dir_dataset == "here"
+    assert parse("--dir_root", "/there").dir_dataset == "/there/data/CamVid"
+    assert parse("--dir_root", "/there").dir_checkpoints == "/there/checkpoints"
+
+
 def test_the_demos_grid_is_small() -> None:
     height, width = args.grid_of(args.parse_arguments(["--dataset_name", "demo"]))
     assert height <= 120 and width <= 160
@@ -68,7 +80,10 @@ def test_experiment_name(argv: tuple[str, ...], name: str) -> None:
     (("--lr", "-1"), "'-1' is not a positive number"),
     (("--lr", "nan"), "'nan' is not a positive number"),
     (("--weights", "a.pth", "--weight_type", "random"), "not allowed with"),
-    (("--n_pixels_by_us", "0", "--n_init_pixels", "5"), "no meaning"),
+    (("--n_pixels_by_us", "0", "--n_init_pixels", "5"), "--n_init_pixels has no meaning"),
+    (("--n_pixels_by_us", "0", "-qs", "entropy"), "--query_strategy has no meaning"),
+    (("--reverse_order", "--top_n_percent", "0"), "none are drawn"),
+    (("--scale", "2", "0.5"), "MIN is above MAX"),
     (("--n_pixel", "3"), "unrecognized arguments"),
 ])
 def test_bad_flags_are_one_clear_line(argv: tuple[str, ...], message: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torchvision.models import mobilenet_v2
 
-from tests.conftest import QUICK
+from tests.conftest import quick_flags
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 
@@ -33,8 +33,7 @@ def test_scripts_are_posix_shell(script: Path) -> None:
 def test_camvid_script_from_another_folder(tiny_camvid: Path, tmp_path: Path) -> None:
     """Relative folders are the caller's; an unset variable leaves the recipe's default."""
     torch.save(mobilenet_v2().state_dict(), tmp_path / "weights.pth")
-    flags = [flag for flag in QUICK if flag not in ("--dataset_name", "cv", "--weight_type",
-                                                    "random")]
+    flags = quick_flags(without=["--dataset_name", "--weight_type"])
     (tmp_path / "data").symlink_to(tiny_camvid)
     run_script("pixelpick-dl-cv.sh", *flags, "--n_epochs", "1", "--dir_checkpoints",
                str(tmp_path / "runs"), cwd=tmp_path, CAMVID_DIR="data",

@@ -20,7 +20,7 @@ import utils.files
 import utils.round_training
 from datasets import DATASETS
 from datasets.images import IGNORE, read_label, resize_label
-from tests.conftest import QUICK, RUN
+from tests.conftest import RUN, quick_flags
 from utils.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -42,7 +42,7 @@ def finished(tiny_camvid: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     import train
 
     out = tmp_path_factory.mktemp("finished")
-    assert train.main([*QUICK, "--dir_dataset", str(tiny_camvid), "--dir_checkpoints",
+    assert train.main([*quick_flags(), "--dir_dataset", str(tiny_camvid), "--dir_checkpoints",
                        str(out)]) == 0
     return out / RUN
 
@@ -154,6 +154,9 @@ def test_a_crash_at_any_write_changes_nothing(finished: Path, run_train, tmp_pat
         for name in ("query.json", "labels.csv"):
             assert (out / RUN / f"{r}_query" / name).read_bytes() == \
                 (finished / f"{r}_query" / name).read_bytes()
+        for name in ("log_train.csv", "log_val.csv"):
+            assert without_seconds(out / RUN / f"{r}_query" / name) == \
+                without_seconds(finished / f"{r}_query" / name)
         ours, theirs = (torch.load(run / f"{r}_query" / "best.pt", weights_only=True)
                         for run in (out / RUN, finished))
         assert all(torch.equal(ours["network"][name], value)
@@ -164,8 +167,8 @@ def test_a_crash_at_any_write_changes_nothing(finished: Path, run_train, tmp_pat
 def test_kill_9_and_the_same_command_again(finished: Path, tiny_camvid: Path,
                                            tmp_path: Path) -> None:
     program = ("import utils.round_training as r; r.SAVE_SECONDS = 0; import torch; "
-               "torch.set_num_threads(2); import train; train.main()")
-    command = [sys.executable, "-c", program, *QUICK, "--dir_dataset", str(tiny_camvid),
+               "torch.set_num_threads(1); import train; train.main()")
+    command = [sys.executable, "-c", program, *quick_flags(), "--dir_dataset", str(tiny_camvid),
                "--dir_checkpoints", str(tmp_path)]
     run = tmp_path / RUN
     for awaited in ("0_query/last.pt", "1_query/query_stats.json", "1_query/last.pt"):
@@ -218,7 +221,7 @@ def test_other_flags_are_refused_by_name_unless_overwritten(
 
 
 def test_full_supervision(run_train) -> None:
-    out = run_train("--n_pixels_by_us", "0")
+    out = run_train("--n_pixels_by_us", "0", without=["--max_budget"])
     run = out / "camvid_d12_deeplab_mobilenetv2_full_0"
     (row,) = rows(run / "metrics.csv")
     assert float(row["percent"]) == 100 and int(row["pixels_total"]) == 5 * 30 * 40
@@ -255,6 +258,19 @@ def test_the_query_script_asks_what_the_run_asked(finished: Path, tiny_camvid: P
                 "--n_pixels_by_us", "7"])
     masks = np.load(tmp_path / "b" / "query.npy")
     assert masks.sum() == 5 * 7 and not (masks & np.load(bare)).any()
+
+
+def test_the_query_script_needs_no_label_maps(finished: Path, own_camvid: Path,
+                                              tmp_path: Path) -> None:
+    import query
+
+    for folder in ("trainannot", "testannot"):
+        for path in (own_camvid / folder).iterdir():
+            path.unlink()
+    assert query.main(["--checkpoint", str(finished / "0_query" / "best.pt"), "--dir_dataset",
+                       str(own_camvid), "--device", "cpu", "--dir_output", str(tmp_path)]) == 0
+    asked = np.load(tmp_path / "query.npy")
+    assert asked.sum() == 5 * 4 and not (asked & np.load(finished / "0_query/query.npy")).any()
 
 
 def test_real_camvid(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import io
 from pathlib import Path
 
 import torch
@@ -13,7 +13,10 @@ from utils.files import write_atomically
 
 
 def save_checkpoint(path: str | Path, content: dict) -> None:
-    write_atomically(path, lambda file: torch.save(content, file))
+    # Through memory, because torch.save reports a full disk as an internal error of its own.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomically(path, lambda file: file.write(buffer.getbuffer()))
 
 
 def load_checkpoint(path: str | Path, *, needs: tuple[str, ...] = ()) -> dict:
@@ -21,8 +24,7 @@ def load_checkpoint(path: str | Path, *, needs: tuple[str, ...] = ()) -> dict:
     one of the keys it `needs`."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError,
-            KeyError) as error:
+    except Exception as error:  # whatever arbitrary bytes make of an unpickler
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: cannot be read as a checkpoint ({reason})") from error
     missing = [key for key in needs if not isinstance(content, dict) or key not in content]

@@ -18,6 +18,8 @@ def select_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError("only cpu, cuda and mps compute")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
@@ -31,9 +33,10 @@ def has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch >= 2.12
-        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-                    or torch.cpu._is_avx512_bf16_supported())
+        if not hasattr(torch.cpu, "get_capabilities"):  # torch 2.11
+            return torch.cpu._is_avx512_bf16_supported()
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return False
 
 
@@ -41,6 +44,11 @@ def select_autocast(amp: str, device: torch.device) -> Callable[[], AbstractCont
     """`amp`: `on`, `off`, or `auto` for where the hardware has bfloat16."""
     enabled = amp == "on" or (amp == "auto" and has_bfloat16(device))
     return partial(torch.autocast, device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def upload(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """A small array on `device`, without waiting for what the device is doing."""
+    return torch.as_tensor(array).to(device, non_blocking=True)
 
 
 def place(array: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 
 
@@ -12,7 +13,8 @@ class InputError(Exception):
 
 def run_program(main: Callable[[], int | None]) -> None:
     """Run a command-line program: exit 2 with one line on stderr for an `InputError`, 130 for
-    Ctrl-C (work saved so far is kept), otherwise what `main` returns."""
+    Ctrl-C (work saved so far is kept), otherwise what `main` returns. Warnings are one line."""
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     try:
         sys.exit(main())
     except InputError as error:

@@ -27,10 +27,11 @@ class Predictor:
     std: Sequence[float]
 
     @torch.no_grad()
-    def logits(self, network: nn.Module, split: LoadedSplit, *,
-               to_labels: bool) -> Iterator[tuple[np.ndarray, Tensor]]:
+    def logits(self, network: nn.Module, split: LoadedSplit, *, to_labels: bool,
+               exact: bool = False) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Batches of image indices `(B,)` and logits `(B, C, H, W)` in float32: at the size of the
-        label maps with `to_labels`, else at the size of the grid. Images are never augmented."""
+        label maps with `to_labels`, else at the size of the grid. Images are never augmented.
+        With `exact` a GPU multiplies in float32 as well, not in TF32."""
         training = network.training
         network.eval()
         try:
@@ -40,21 +41,20 @@ class Predictor:
                 x = normalise(images.permute(0, 3, 1, 2).float() / 255, mean=self.mean,
                               std=self.std)
                 size = split.labels[index[0]].shape if to_labels else x.shape[-2:]
-                yield index, F.interpolate(network(x).float(), size=size, mode="bilinear",
+                with torch.backends.cudnn.flags(enabled=True, allow_tf32=not exact):
+                    logits = network(x).float()
+                yield index, F.interpolate(logits, size=size, mode="bilinear",
                                            align_corners=False)
         finally:
             network.train(training)
 
     def evaluate(self, network: nn.Module, split: LoadedSplit, *, n_classes: int,
-                 autocast: Callable[[], AbstractContextManager],
-                 advance: Callable[[int], None] = lambda n: None) -> np.ndarray:
-        """Confusion matrix `(C, C)` of a split against its label maps at their own resolution;
-        `advance` is told how many images are done."""
+                 autocast: Callable[[], AbstractContextManager]) -> np.ndarray:
+        """Confusion matrix `(C, C)` of a split against its label maps at their own resolution."""
         confusion = ConfusionMatrix(n_classes, ignore_index=IGNORE, device=self.device)
         with autocast():
             for index, logits in self.logits(network, split, to_labels=True):
                 labels = torch.as_tensor(np.stack([split.labels[i] for i in index]),
                                          device=self.device)
                 confusion.update(logits.argmax(dim=1), labels)
-                advance(len(index))
         return confusion.compute()

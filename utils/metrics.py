@@ -19,7 +19,7 @@ class ConfusionMatrix:
 
     def update(self, predictions: Tensor, labels: Tensor) -> None:
         """Class indices of the same shape, any integer type."""
-        # Void goes to a cell of its own behind the matrix: no selection, so no synchronisation.
+        # Void goes to a cell of its own behind the matrix.
         cell = labels.long() * self._n + predictions
         cell = cell.masked_fill(labels == self._ignore_index, self._n**2)
         self._counts += torch.bincount(cell.flatten(), minlength=self._n**2 + 1)[:-1]

@@ -14,7 +14,6 @@ from networks import build_network
 from utils.checkpoints import load_checkpoint
 from utils.errors import InputError
 from utils.inference import Predictor
-from utils.progress import track
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,21 +33,28 @@ class Model:
         return Predictor(device=self.device, batch_size=batch_size, mean=self.config["mean"],
                          std=self.config["std"])
 
-    def load_train_split(self, dir_dataset: str | Path, *, n_workers: int) -> LoadedSplit:
+    def load_train_split(self, dir_dataset: str | Path, *, n_workers: int,
+                         with_labels: bool) -> LoadedSplit:
         return load_split(self.spec, self.spec.train, dir_dataset=dir_dataset,
                           grid=tuple(self.config["grid"]), n_workers=n_workers,
-                          progress=lambda items, n: track(items, n, description="reading images",
-                                                          unit="image"))
+                          with_labels=with_labels)
 
 
 def load_model(path: str | Path, *, device: torch.device) -> Model:
     """Raises InputError if the file is no checkpoint of this program."""
     content = load_checkpoint(path, needs=("network", "config"))
-    config = content["config"]
-    if config["dataset"] not in DATASETS:
-        raise InputError(f"{path}: unknown dataset {config['dataset']!r}; this program knows "
-                         f"{', '.join(DATASETS)}")
-    network = build_network(**config["network"])
-    network.load_state_dict(content["network"])
+    try:
+        config = content["config"]
+        missing = {"grid", "mean", "std", "asking", "seed", "round"} - config.keys()
+        if missing:
+            raise KeyError(*missing)
+        if config["dataset"] not in DATASETS:
+            raise InputError(f"{path}: unknown dataset {config['dataset']!r}; this program knows "
+                             f"{', '.join(DATASETS)}")
+        network = build_network(**config["network"])
+        network.load_state_dict(content["network"])
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise InputError(f"{path}: is no checkpoint of this program "
+                         f"({type(error).__name__}: {error})") from error
     network = network.to(device=device, memory_format=torch.channels_last).eval()
     return Model(network=network, config=config, device=device)

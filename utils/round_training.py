@@ -88,20 +88,21 @@ class RoundTraining:
             self._best = cpu_state(self.network)
 
     def _save(self) -> None:
-        content = {"config": self._config, "epoch": self.epoch, "log_train": self.log_train,
-                   "log_val": self.log_val, "network": cpu_state(self.network)}
-        # A finished round is never trained again: its last.pt holds the network alone.
-        if not self.finished:
-            content |= {"best": self._best, "optimizer": self.optimizer.state_dict(),
-                        "schedule": self.schedule.state_dict()}
-        elif self._best is not None:
-            save_checkpoint(self.folder / "best.pt", {"config": self._config, "network": self._best,
-                                                      "epoch": self.best["epoch"]})
-        save_checkpoint(self.folder / "last.pt", content)
+        """Write logs and best.pt, then last.pt, which alone says how far the round is."""
         for name, rows in (("log_train.csv", self.log_train), ("log_val.csv", self.log_val)):
             if rows:
                 flat = [flat_scores(row, self._config["classes"]) for row in rows]
                 write_csv(self.folder / name, list(flat[0]), [list(row.values()) for row in flat])
+        content = {"config": self._config, "epoch": self.epoch, "log_train": self.log_train,
+                   "log_val": self.log_val, "network": cpu_state(self.network)}
+        # A finished round is never trained again: its last.pt holds the network alone.
+        if self.finished:
+            save_checkpoint(self.folder / "best.pt", {"config": self._config, "network": self._best,
+                                                      "epoch": self.best["epoch"]})
+        else:
+            content |= {"best": self._best, "optimizer": self.optimizer.state_dict(),
+                        "schedule": self.schedule.state_dict()}
+        save_checkpoint(self.folder / "last.pt", content)
         self._saved = time.monotonic()
 
     def _restore(self, content: dict) -> None:

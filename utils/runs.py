@@ -6,6 +6,7 @@ import hashlib
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,6 +21,9 @@ def check_flags(folder: Path, *, flags: dict, free: frozenset[str]) -> None:
     `free` ones may differ."""
     record = folder / "args.json"
     if not record.exists():
+        if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
+            raise InputError(f"{folder} holds files but no args.json; give --overwrite to move "
+                             "them aside")
         return
     before, now = _flags_of(record), _plain(flags)
     changed = [name for name in sorted((before.keys() | now.keys()) - free)
@@ -97,16 +101,21 @@ class MetricsTable:
         self._path, self._columns = path, columns
         self.rows = read_csv(path) if path.exists() else []
         for number, row in enumerate(self.rows):
-            if list(row) != columns or row["round"] != str(number):
+            if list(row) != columns or row["round"] != str(number) or not _numbers(row.values()):
                 raise InputError(f"{path}: row {number + 2} is not round {number} of this run; "
                                  "give --overwrite to move the run aside")
 
     def put(self, row: dict[str, object]) -> None:
-        """Add the row of a round, or replace it, and write the file."""
-        cells = {name: _cell(row[name]) for name in self._columns}
-        self.rows = [old for old in self.rows if old["round"] != cells["round"]] + [cells]
-        self.rows.sort(key=lambda row: int(row["round"]))
+        """Add the row of the next round and write the file."""
+        self.rows.append({name: _cell(row[name]) for name in self._columns})
         write_csv(self._path, self._columns, (list(row.values()) for row in self.rows))
+
+
+def _numbers(cells: Iterable[str | None]) -> bool:
+    try:
+        return all(isinstance(float(cell), float) for cell in cells)
+    except (ValueError, TypeError):
+        return False
 
 
 def _cell(value: object) -> str:

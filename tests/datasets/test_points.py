@@ -137,7 +137,7 @@ def test_broken_query_files_are_refused(tmp_path: Path, text: str) -> None:
 
 def test_a_query_of_another_grid_is_refused(tmp_path: Path) -> None:
     write_query(tmp_path, some_query(), max_mask_gb=2)
-    with pytest.raises(InputError, match="outside its 3x4 grid.*--downsample"):
+    with pytest.raises(InputError, match="asked on a grid of 6x8, here it is 3x4.*--downsample"):
         read_query(tmp_path / "query.json", names=NAMES, sizes=SIZES // 2)
 
 

@@ -55,7 +55,7 @@ def test_metrics_table_keeps_finished_rows_to_the_letter(tmp_path: Path) -> None
     table.put({"round": 0, "miou": 1 / 3})
     table.put({"round": 1, "miou": float("nan")})
     assert path.read_text() == "round,miou\n0,0.333333\n1,nan\n"
-    MetricsTable(path, ["round", "miou"]).put({"round": 1, "miou": 0.5})
-    assert path.read_text() == "round,miou\n0,0.333333\n1,0.500000\n"
+    MetricsTable(path, ["round", "miou"]).put({"round": 2, "miou": 0.5})
+    assert path.read_text() == "round,miou\n0,0.333333\n1,nan\n2,0.500000\n"
     with pytest.raises(InputError, match="--overwrite"):
         MetricsTable(path, ["round", "other"])
