@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -23,15 +22,6 @@ from utils.losses import cross_entropy
 NORMS = ("project_norm", "norm1", "norm2")
 CONFIGURATIONS = [("mobilenetv2", 16), ("mobilenetv2", 8), ("resnet50", 16), ("resnet50", 8)]
 N_CLASSES = 5
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Beside other programs, two threads mostly wait for each other: four times as long."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
 
 
 @functools.cache

@@ -25,15 +25,6 @@ TORCHVISION = {"mobilenetv2": models.mobilenet_v2, "resnet50": models.resnet50,
 STEMS = {"mobilenetv2": "features.0.0.weight", "resnet50": "conv1.weight"}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Beside other programs, two threads mostly wait for each other: four times as long."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
-
-
 @functools.cache
 def _torchvision_model(name: str) -> torch.nn.Module:
     torch.manual_seed(0)
