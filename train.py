@@ -288,7 +288,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     done = len(metrics.rows)
     if args.n_pixels_by_us == 0:
         train_fully(experiment, metrics)
-        print(f"metrics in {folder / 'metrics.csv'}, pictures in {folder / 'full'}")
+        if done:
+            print("this run was finished")
+        print(f"figures: {folder / 'metrics.csv'}\n"
+              f"pictures: {folder / 'full' / 'qualitative.png'}")
         return 0
     n_rounds = 1 + (args.max_budget - args.n_init_pixels) // args.n_pixels_by_us
     ActiveLearning(experiment, n_rounds=n_rounds, n_init_pixels=args.n_init_pixels,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,7 +30,10 @@ def peak_memory_mb(device: torch.device) -> float:
     """Of this process: what the allocator held on a GPU, the resident set on the CPU (Linux)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    # Not getrusage's ru_maxrss: a child process inherits its parent's.
+    status = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in status if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024 / 1e6
 
 
 def synchronise(device: torch.device) -> None:

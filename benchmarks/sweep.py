@@ -113,7 +113,9 @@ def main() -> int:
                   percent(row, "miou_best"), row["n_runs"]] for row in rows])
     if args.json:
         device = select_device(flags.parse_arguments(next(iter(commands.values()))).device)
-        write_json(args.json, {"note": args.note, "flags": args.train, "seeds": args.seeds,
+        # Where this machine keeps its files is nobody's business; what they are called is.
+        named = [Path(part).name if Path(part).is_absolute() else part for part in args.train]
+        write_json(args.json, {"note": args.note, "flags": named, "seeds": args.seeds,
                                "machine": describe_machine(device), "rows": rows})
     return 0
 
