@@ -30,9 +30,16 @@ _METRICS = ("miou_last", "miou_best", "pixel_accuracy", "mean_accuracy")
 _SECONDS = ("train_seconds", "val_seconds", "query_seconds")
 
 
+# Flags with one value that train.py refuses beside full masks.
+_ABOUT_POINTS = ("--max_budget", "--n_init_pixels", "--n_pixels_by_us", "--top_n_percent")
+
+
 def train_arguments(strategy: str, seed: int, rest: list[str]) -> list[str]:
-    asking = ["--n_pixels_by_us", "0"] if strategy == "full" else ["--query_strategy", strategy]
-    return [*rest, *asking, "--seed", str(seed)]
+    if strategy != "full":
+        return [*rest, "--query_strategy", strategy, "--seed", str(seed)]
+    kept = [part for before, part in zip(["", *rest], rest, strict=False)
+            if before not in _ABOUT_POINTS and part not in _ABOUT_POINTS]
+    return [*kept, "--n_pixels_by_us", "0", "--seed", str(seed)]
 
 
 def metrics_file(argv: list[str]) -> Path:
