@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 WINDOW = 6  # of the decoder's input, a point; the 3x3 convolutions shrink it to 4 and 2
-N_STATISTICS_POINTS = 24  # drawn positions an image for batch norm, as in the trial of recipe.md
+N_STATISTICS_POINTS = 24  # drawn positions an image, for batch norm's statistics in training
 
 
 class PointDecoder(nn.Module):
@@ -105,10 +105,14 @@ class _Windows:
         self._image = torch.arange(self.n_images, device=points.device).repeat_interleave(
             len(points) // self.n_images)  # (N,)
 
-    def inside(self, size: int = WINDOW) -> Tensor:
-        """`(N, 1, size, size)`: which pixels of the centred windows of `size` lie on the map."""
+    @staticmethod
+    def _centred(size: int) -> slice:
         margin = (WINDOW - size) // 2
-        rows, columns = self._inside[:, :, margin : margin + size].unbind(dim=1)
+        return slice(margin, margin + size)
+
+    def inside(self, size: int) -> Tensor:
+        """`(N, 1, size, size)`: which pixels of the centred windows of `size` lie on the map."""
+        rows, columns = self._inside[:, :, self._centred(size)].unbind(dim=1)
         return (rows[:, :, None] & columns[:, None, :])[:, None]
 
     def weights(self, size: int) -> Tensor:
@@ -117,7 +121,6 @@ class _Windows:
 
         Pixels at the border lie in fewer windows, and the zeros around the map make just them
         unusual. So weighted, the windows' mean and variance are unbiased for the map's."""
-        first = (WINDOW - size) // 2
         along = []
         for axis, length in enumerate(self.size):
             # A corner stands for one pixel of points; the first and last also for the half pixel
@@ -126,7 +129,7 @@ class _Windows:
             corners[0] += (length - len(corners)) / 2
             corners[-1] += (length - len(corners)) / 2
             expected = F.avg_pool1d(F.pad(corners, (size // 2, size // 2))[None], size, stride=1)[0]
-            indices = self._indices[:, axis, first : first + size].clamp(0, length - 1)
+            indices = self._indices[:, axis, self._centred(size)].clamp(0, length - 1)
             along.append(1 / expected[indices])  # (N, size)
         return (along[0][:, :, None] * along[1][:, None, :])[:, None] * self.inside(size)
 

@@ -47,7 +47,7 @@ def select_autocast(amp: str, device: torch.device) -> Callable[[], AbstractCont
 
 
 def upload(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """A small array on `device`, without waiting for what the device is doing."""
+    """An array of one batch on `device`, without waiting for what the device is doing."""
     return torch.as_tensor(array).to(device, non_blocking=True)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from datasets.augment import normalise
 from datasets.images import IGNORE
 from datasets.split import LoadedSplit
+from utils.device import upload
 from utils.metrics import ConfusionMatrix
 
 
@@ -37,7 +38,7 @@ class Predictor:
         try:
             for index in split.batches(self.batch_size):
                 height, width = split.sizes[index[0]]
-                images = torch.as_tensor(split.images[index, :height, :width], device=self.device)
+                images = upload(split.images[index, :height, :width], self.device)
                 x = normalise(images.permute(0, 3, 1, 2).float() / 255, mean=self.mean,
                               std=self.std)
                 size = split.labels[index[0]].shape if to_labels else x.shape[-2:]
@@ -54,7 +55,6 @@ class Predictor:
         confusion = ConfusionMatrix(n_classes, ignore_index=IGNORE, device=self.device)
         with autocast():
             for index, logits in self.logits(network, split, to_labels=True):
-                labels = torch.as_tensor(np.stack([split.labels[i] for i in index]),
-                                         device=self.device)
+                labels = upload(np.stack([split.labels[i] for i in index]), self.device)
                 confusion.update(logits.argmax(dim=1), labels)
         return confusion.compute()

@@ -17,7 +17,7 @@ class Progress:
     """A bar over `total` steps, on stderr. `details` is called only when something is shown (at
     most twice a second), so that a loss on a GPU is read no more often than that."""
 
-    def __init__(self, total: int, description: str, *, done: int = 0, unit: str = "it",
+    def __init__(self, total: int, description: str, *, done: int = 0, unit: str,
                  details: Callable[[], str] = lambda: "") -> None:
         self._details, self._shown = details, time.monotonic()
         self._terminal = sys.stderr.isatty()
@@ -34,9 +34,9 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def advance(self, n: int = 1) -> None:
-        self._done += n
-        self._bar.update(n)
+    def advance(self) -> None:
+        self._done += 1
+        self._bar.update()
         now = time.monotonic()
         if now - self._shown >= self._interval:
             self._shown = now

@@ -113,9 +113,11 @@ class MetricsTable:
 
 def _numbers(cells: Iterable[str | None]) -> bool:
     try:
-        return all(isinstance(float(cell), float) for cell in cells)
+        for cell in cells:
+            float(cell)
     except (ValueError, TypeError):
         return False
+    return True
 
 
 def _cell(value: object) -> str:
