@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets.spec import DatasetSpec, Split
+from datasets.spec import ClassSet, Split
 from utils.errors import InputError
 from utils.geometry import pixel_under
 
@@ -85,7 +85,7 @@ def read_image(path: Path) -> np.ndarray:
     return np.array(image)
 
 
-def read_label(path: Path, *, spec: DatasetSpec) -> np.ndarray:
+def read_label(path: Path, *, spec: ClassSet) -> np.ndarray:
     """`(H, W)` uint8 of class indices and IGNORE. Refuses anything but 8-bit indices, and values
     that are no class of the dataset."""
     image = _open(path)

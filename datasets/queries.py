@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from utils.errors import InputError
-from utils.files import read_json, write_atomically, write_json
+from utils.files import read_json, relative_name, write_atomically, write_json
 
 FORMAT = "pixelpick-query-1"
 
@@ -81,25 +81,53 @@ def read_query(path: str | Path, *, names: Sequence[str], sizes: np.ndarray) -> 
 
     Raises InputError if the file does not fit them."""
     path = Path(path)
-    pixels = _read_masks(path, names, sizes) if path.suffix == ".npy" else None
-    if pixels is not None:
-        return Query(names=names, sizes=sizes, pixels=pixels, strategy="unknown", seed=0)
+    if path.suffix == ".npy":
+        expected = (len(names), *np.max(sizes, axis=0).tolist())
+        masks = read_masks(path)
+        if masks.shape != expected:
+            raise InputError(f"{path}: bool {masks.shape}, expected bool {expected} (images, "
+                             "height, width)")
+        of_image = dict(zip(sorted(names), masks, strict=True))
+        query = Query(names=names, sizes=sizes, strategy="unknown", seed=0,
+                      pixels=[np.argwhere(of_image[name]) for name in names])
+        _check_inside(path, query)
+        return query
+    found = load_query(path)
+    index_of = {name: index for index, name in enumerate(found.names)}
+    unknown = sorted(index_of.keys() - set(names))
+    if unknown:
+        raise InputError(f"{path}: {len(unknown)} images are not in this dataset, the first is "
+                         f"{unknown[0]}")
+    indices = [index_of.get(name) for name in names]
+    for name, index, (height, width) in zip(names, indices, sizes.tolist(), strict=True):
+        if index is not None and tuple(found.sizes[index]) != (height, width):
+            raise InputError("{}: {} was asked on a grid of {}x{}, here it is {}x{}; is "
+                             "--downsample another one?".format(
+                                 path, name, *found.sizes[index], height, width))
+
+    def here(values: Sequence[np.ndarray] | None, nothing: np.ndarray) -> list | None:
+        return values and [nothing if i is None else values[i] for i in indices]
+
+    return replace(found, names=names, sizes=sizes,
+                   pixels=here(found.pixels, np.zeros((0, 2), np.int64)),
+                   scores=here(found.scores, np.zeros(0)),
+                   predictions=here(found.predictions, np.zeros(0, np.int64)),
+                   probabilities=here(found.probabilities, np.zeros(0)))
+
+
+def load_query(path: str | Path) -> Query:
+    """What a `query.json` says, its own images in its own order, whatever the dataset. Raises
+    InputError if it is none, a name could lead out of the dataset, or a pixel is outside its grid.
+    """
     content = read_json(path)
     try:
         if content["format"] != FORMAT:
             raise InputError(f"{path}: format {content['format']!r}, expected {FORMAT!r}")
-        by_name = {entry["image"]: entry for entry in content["images"]}
-        unknown = sorted(by_name.keys() - set(names))
-        if unknown:
-            raise InputError(f"{path}: {len(unknown)} images are not in this dataset, the first is "
-                             f"{unknown[0]}")
-        empty = {"pixels": []}
-        entries = [by_name.get(name, empty) for name in names]
-        for entry, (height, width) in zip(entries, sizes.tolist(), strict=True):
-            if entry is not empty and (entry["h"], entry["w"]) != (height, width):
-                raise InputError(f"{path}: {entry['image']} was asked on a grid of {entry['h']}x"
-                                 f"{entry['w']}, here it is {height}x{width}; is --downsample "
-                                 "another one?")
+        entries = content["images"]
+        names = [relative_name(entry["image"], where=path) for entry in entries]
+        if len(set(names)) < len(names):
+            raise InputError(f"{path}: an image stands in it twice; ask for it once")
+        sizes = np.array([(entry["h"], entry["w"]) for entry in entries], np.int64).reshape(-1, 2)
         pixels = [np.array(entry["pixels"], np.int64).reshape(-1, 2) for entry in entries]
         per_image = {
             key: [np.array(entry.get(key, []), kind) for entry in entries]
@@ -107,26 +135,32 @@ def read_query(path: str | Path, *, names: Sequence[str], sizes: np.ndarray) -> 
                               ("probabilities", np.float64))
             if any(key in entry for entry in entries)
         }
+        for values in per_image.values():
+            if any(v.shape not in ((len(p),), (0,)) for v, p in zip(values, pixels, strict=True)):
+                raise ValueError("scores or predictions that do not belong to its pixels")
         query = Query(names=names, sizes=sizes, pixels=pixels, strategy=content["strategy"],
                       seed=content["seed"], **per_image)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"{path} is no query file ({type(error).__name__}: {error})") from error
-    for name, size, asked in zip(names, sizes, pixels, strict=True):
-        if ((asked < 0) | (asked >= size)).any():
-            raise InputError(f"{path}: a pixel of {name} is outside its {size[0]}x{size[1]} grid")
+    _check_inside(path, query)
     return query
 
 
-def _read_masks(path: Path, names: Sequence[str], sizes: np.ndarray) -> list[np.ndarray]:
+def _check_inside(path: str | Path, query: Query) -> None:
+    for name, size, asked in zip(query.names, query.sizes, query.pixels, strict=True):
+        if ((asked < 0) | (asked >= size)).any():
+            raise InputError(f"{path}: a pixel of {name} is outside its {size[0]}x{size[1]} grid")
+
+
+def read_masks(path: str | Path) -> np.ndarray:
+    """A bare `query.npy`: bool `(N, H, W)`, mapped into memory, not read. Raises InputError."""
     try:
         masks = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: cannot be read as an array of masks ({error})") from error
     if not isinstance(masks, np.ndarray):
         raise InputError(f"{path}: is an archive, not an array of masks")
-    expected = (len(names), *np.max(sizes, axis=0).tolist())
-    if masks.dtype != bool or masks.shape != expected:
-        raise InputError(f"{path}: {masks.dtype} {masks.shape}, expected bool {expected} (images, "
-                         "height, width)")
-    of_image = dict(zip(sorted(names), masks, strict=True))
-    return [np.argwhere(of_image[name]) for name in names]
+    if masks.dtype != bool or masks.ndim != 3:
+        raise InputError(f"{path}: {masks.dtype} {masks.shape}, expected bool (images, height, "
+                         "width)")
+    return masks

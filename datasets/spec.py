@@ -23,25 +23,17 @@ class Split:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatasetSpec:
-    """A dataset as facts.
+class ClassSet:
+    """What can be answered.
 
-    name, aliases: what `--dataset_name` accepts.
+    name: of the dataset.
     classes: in the order of their indices 0 .. C-1.
     ignore_index: value of *void* in the label files.
-    grid: (height, width) in pixels on which pixels are asked and the network is trained,
-        before `--downsample`.
-    train, evaluation: the split that is labelled, and the one the model is scored on.
     """
 
     name: str
-    aliases: tuple[str, ...] = ()
     classes: tuple[ClassInfo, ...]
     ignore_index: int
-    grid: tuple[int, int]
-    train: Split
-    evaluation: Split
-    image_suffixes: tuple[str, ...] = (".png",)
 
     @property
     def n_classes(self) -> int:
@@ -50,3 +42,20 @@ class DatasetSpec:
     @property
     def class_names(self) -> tuple[str, ...]:
         return tuple(info.name for info in self.classes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec(ClassSet):
+    """A dataset as facts.
+
+    name, aliases: what `--dataset_name` accepts.
+    grid: (height, width) in pixels on which pixels are asked and the network is trained,
+        before `--downsample`.
+    train, evaluation: the split that is labelled, and the one the model is scored on.
+    """
+
+    aliases: tuple[str, ...] = ()
+    grid: tuple[int, int]
+    train: Split
+    evaluation: Split
+    image_suffixes: tuple[str, ...] = (".png",)

@@ -42,13 +42,17 @@ def write_json(path: str | os.PathLike, content: object, *, indent: int | None =
     write_text(path, json.dumps(content, indent=indent, allow_nan=False) + "\n")
 
 
-def write_csv(path: str | os.PathLike, header: Sequence[str],
-              rows: Iterable[Sequence[object]]) -> None:
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    write_text(path, text.getvalue())
+    return text.getvalue()
+
+
+def write_csv(path: str | os.PathLike, header: Sequence[str],
+              rows: Iterable[Sequence[object]]) -> None:
+    write_text(path, csv_text(header, rows))
 
 
 def read_csv(path: str | os.PathLike) -> list[dict[str, str]]:
@@ -64,5 +68,14 @@ def read_json(path: str | os.PathLike) -> object:
     """Raises InputError if the file is missing or no JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
+
+
+def relative_name(name: object, *, where: str | os.PathLike) -> str:
+    """`name` if it is a path relative to a folder that stays inside it, with `/` between its parts.
+    Raises InputError, naming the file `where` it stands, otherwise."""
+    parts = name.split("/") if isinstance(name, str) and name.isprintable() else [""]
+    if any(part in ("", ".", "..") or "\\" in part or ":" in part for part in parts):
+        raise InputError(f"{where}: {str(name)[:100]!r} is no path inside a folder of images")
+    return name

@@ -112,7 +112,8 @@ def test_query_masks_sit_top_left_and_read_back_in_sorted_order(tmp_path: Path) 
     assert np.argwhere(masks[0]).tolist() == [[0, 1], [5, 7]]
     # Elsewhere the masks follow the sorted names; the query follows the dataset's order.
     np.save(tmp_path / "bare.npy", masks)
-    again = read_query(tmp_path / "bare.npy", names=NAMES, sizes=SIZES)
+    sizes = np.tile([6, 8], (3, 1))
+    again = read_query(tmp_path / "bare.npy", names=NAMES, sizes=sizes)
     assert again.pixels[1].tolist() == [[0, 1], [5, 7]] and len(again.pixels[0]) == 0
 
 
