@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from datasets import DATASET_NAMES, DATASETS
+from datasets.annotations import CONFLICTS
+from datasets.labellers import LABELLERS
 from networks import BACKBONES, NETWORKS, OUTPUT_STRIDES
 from query import ACQUISITIONS
 from utils.errors import InputError
@@ -72,7 +74,8 @@ RECIPES: dict[str, dict] = {
 # `weights` is compared by the file's content instead.
 NOT_THE_EXPERIMENT = frozenset({
     "dir_root", "dir_dataset", "dir_checkpoints", "device", "n_workers", "eval_batch_size",
-    "max_budget", "max_mask_gb", "overwrite", "weights",
+    "max_budget", "max_mask_gb", "overwrite", "weights", "dir_annotations", "on_conflict",
+    "allow_partial",
 })
 # The repository's own folder: results do not depend on where the program is called from.
 DIR_ROOT = Path(__file__).resolve().parent
@@ -123,9 +126,13 @@ def _check(args: argparse.Namespace, given: set[str]) -> None:
         smallest, largest = getattr(args, name)
         if smallest > largest:
             raise InputError(f"--{name} {smallest} {largest}: MIN is above MAX")
+    if args.labeller != "human":
+        useless = sorted(given & {"dir_annotations", "on_conflict", "allow_partial"})
+        if useless:
+            raise InputError(f"--{useless[0]} has no meaning without --labeller human")
     if args.n_pixels_by_us == 0:
         useless = sorted(given & {"n_init_pixels", "max_budget", "query_strategy", "top_n_percent",
-                                  "reverse_order"})
+                                  "reverse_order", "labeller", "init_query"})
         if useless:
             raise InputError(f"--{useless[0]} has no meaning with --n_pixels_by_us 0 (full masks)")
         return
@@ -171,6 +178,21 @@ def _train_parser() -> argparse.ArgumentParser:
                        help="the backbone's start: a state dict in torchvision's names")
 
     _add_asking(parser.add_argument_group("asking"), n_pixels_help="; 0: train on full masks")
+    group = parser.add_argument_group("answers")
+    group.add_argument("--labeller", type=_name("labeller", LABELLERS), default="oracle",
+                       help="oracle: the label maps answer; human: a person does, by the "
+                            "annotation tool, and the program waits (exit code 3)")
+    group.add_argument("--dir_annotations", nargs="+", metavar="DIR",
+                       default=[str(DIR_ROOT / "annotation_tool" / "logs")],
+                       help="where the tool writes: annotators' folders, or folders with "
+                            "<dataset>_<annotator> in them")
+    group.add_argument("--on_conflict", type=_name("rule", CONFLICTS), default="error",
+                       help="where annotators disagree: " + ", ".join(CONFLICTS))
+    group.add_argument("--allow_partial", action="store_true",
+                       help="go on without the answers that are missing")
+    group.add_argument("--init_query", metavar="FILE",
+                       help="ask these pixels in the first round: a query.json, or a query.npy of "
+                            "the training images in sorted order")
     group = parser.add_argument_group("budget")
     group.add_argument("--n_init_pixels", type=_integer(0), default=0,
                        help="pixels per image in the first round (0: as --n_pixels_by_us)")
@@ -271,6 +293,11 @@ def augmentation_kwargs(args: argparse.Namespace) -> dict:
 def optimizer_kwargs(args: argparse.Namespace) -> dict:
     return dict(name=args.optimizer, lr=args.lr, backbone_lr_factor=args.backbone_lr_factor,
                 weight_decay=args.weight_decay)
+
+
+def annotator_kwargs(args: argparse.Namespace) -> dict:
+    return dict(dir_dataset=args.dir_dataset, dir_annotations=args.dir_annotations,
+                on_conflict=args.on_conflict, allow_partial=args.allow_partial)
 
 
 def asking_kwargs(args: argparse.Namespace) -> dict:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from datasets.images import IGNORE, resize_label
+from datasets.labellers import void_masks
 from datasets.queries import Query, read_query, write_query
 from datasets.split import LoadedSplit
 from utils.device import select_device
@@ -103,12 +103,6 @@ def _highest(values: np.ndarray, n: int, keys: np.ndarray) -> np.ndarray:
     threshold = np.partition(values, len(values) - n)[len(values) - n]
     candidates = np.flatnonzero(values >= threshold)
     return candidates[np.lexsort((keys[candidates], -values[candidates]))[:n]]
-
-
-def void_masks(split: LoadedSplit) -> list[np.ndarray]:
-    """Per image, bool `(H, W)` on its grid: what the ground truth calls void."""
-    return [resize_label(label, tuple(size)) == IGNORE
-            for label, size in zip(split.labels, split.sizes.tolist(), strict=True)]
 
 
 def initial_query(split: LoadedSplit, *, n: int, excluded: Sequence[np.ndarray],

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -19,28 +20,30 @@ import args as flags
 from datasets import DATASETS, DatasetSpec
 from datasets.augment import Augmentation
 from datasets.batches import Batch, TrainingSet, n_batches, training_batches
-from datasets.images import IGNORE, resize_label
-from datasets.points import Points, answer, concatenate, padded, read_labels, write_labels
-from datasets.queries import read_query, write_query
+from datasets.images import IGNORE, has_files, resize_label
+from datasets.labellers import LABELLERS, Labeller, WaitingForLabels
+from datasets.points import Points, concatenate, padded, read_labels, write_labels
+from datasets.queries import Query, read_query, write_query
 from datasets.split import LoadedSplit, load_split
 from networks import N_STATISTICS_POINTS, build_network
 from networks.weights import download_imagenet_weights, load_backbone_weights
-from query import ACQUISITIONS, excluding, initial_query, next_query, void_masks
+from query import ACQUISITIONS, excluding, initial_query, next_query
 from utils.checkpoints import load_checkpoint
 from utils.device import place, select_autocast, select_device
 from utils.errors import InputError, run_program
 from utils.files import read_json, write_json
 from utils.inference import Predictor
 from utils.losses import cross_entropy
-from utils.metrics import flat_scores, iou_columns
+from utils.metrics import flat_scores, iou_columns, unknown_scores
 from utils.optimisation import build_optimizer, build_schedule
 from utils.plots import Panel, save_curve, save_qualitative_grid
 from utils.round_training import RoundTraining
 from utils.runs import MetricsTable, check_flags, file_digest, move_aside, record_flags
 from utils.seeds import seed_of
-from utils.statistics import query_statistics
+from utils.statistics import answer_statistics, query_statistics
 
 N_PICTURES = 4  # images in a round's qualitative grid
+WAITING = 3  # exit code: a person has to answer before it goes on
 
 
 def train_one_epoch(network: nn.Module, batches: Iterable[Batch], *,
@@ -71,12 +74,13 @@ def train_one_epoch(network: nn.Module, batches: Iterable[Batch], *,
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
     """What is the same in every round. `fresh_network` draws an untrained network's weights from
-    torch's generator; `uncertainty`, an acquisition function, is what the pictures show."""
+    torch's generator; `uncertainty`, an acquisition function, is what the pictures show. Without a
+    validation set `val` is None."""
 
     folder: Path
     spec: DatasetSpec
     train: LoadedSplit
-    val: LoadedSplit
+    val: LoadedSplit | None
     images: Tensor
     device: torch.device
     autocast: Callable[[], AbstractContextManager]
@@ -130,7 +134,7 @@ class Experiment:
             return self.predictor.evaluate(network, self.val, n_classes=self.spec.n_classes,
                                            autocast=self.autocast)
 
-        training.run(train_epoch, evaluate, n_steps=self._n_steps,
+        training.run(train_epoch, evaluate if self.val else None, n_steps=self._n_steps,
                      eval_interval=self.eval_interval, description=f"round {round_index + 1}")
         return training
 
@@ -143,7 +147,7 @@ class Experiment:
                 height, width = split.sizes[i]
                 panels.append(Panel(
                     title=split.names[i], image=split.images[i, :height, :width],
-                    truth=resize_label(split.labels[i], (height, width)),
+                    truth=split.labels and resize_label(split.labels[i], (height, width)),
                     prediction=probabilities.argmax(dim=0).byte().cpu().numpy(),
                     uncertainty=self.uncertainty(probabilities[None])[0].cpu().numpy(),
                     asked=points.of_image(chosen[i])))
@@ -157,7 +161,8 @@ class Experiment:
 
     def metrics_row(self, training: RoundTraining, round_index: int, *, n_asked: int, n_void: int,
                     query_seconds: float) -> dict[str, object]:
-        last = training.log_val[-1]
+        last = training.log_val[-1] if self.val else unknown_scores(self.spec.n_classes)
+        best = training.best or {"miou": last["miou"], "epoch": training.epoch}
         return flat_scores(last, self.spec.class_names) | {
             "round": round_index,
             "pixels_per_image": n_asked / len(self.train),
@@ -166,8 +171,8 @@ class Experiment:
             "pixels_trained": n_asked - n_void,
             "void_answers": n_void,
             "miou_last": last["miou"],
-            "miou_best": training.best["miou"],
-            "epoch_best": training.best["epoch"],
+            "miou_best": best["miou"],
+            "epoch_best": best["epoch"],
             "train_seconds": sum(row["seconds"] for row in training.log_train),
             "val_seconds": sum(row["seconds"] for row in training.log_val),
             "query_seconds": query_seconds,
@@ -175,16 +180,20 @@ class Experiment:
 
 
 class ActiveLearning:
-    """The rounds: ask, get answers, train; every step is skipped that its files show as done."""
+    """The rounds: ask, get answers, train; every step is skipped that its files show as done.
 
-    def __init__(self, experiment: Experiment, *, n_rounds: int, n_init_pixels: int, asking: dict,
+    `init_query`, a file, is asked in the first round, if given."""
+
+    def __init__(self, experiment: Experiment, *, labeller: Labeller, n_rounds: int,
+                 n_init_pixels: int, init_query: str | None, asking: dict,
                  max_mask_gb: float) -> None:
-        self._experiment, self._n_rounds = experiment, n_rounds
-        self._n_init_pixels, self._asking = n_init_pixels, asking
-        self._max_mask_gb = max_mask_gb
+        self._experiment, self._labeller, self._n_rounds = experiment, labeller, n_rounds
+        self._n_init_pixels, self._init_query = n_init_pixels, init_query
+        self._asking, self._max_mask_gb = asking, max_mask_gb
         self._answered: list[Points] = []
 
     def run(self, metrics: MetricsTable) -> None:
+        """Raises WaitingForLabels if a round's answers are missing; all before it is done."""
         experiment = self._experiment
         for r in range(self._n_rounds):
             folder = self._folder(r)
@@ -197,7 +206,7 @@ class ActiveLearning:
             experiment.save_pictures(folder, training.network, points)
             metrics.put(experiment.metrics_row(
                 training, r, n_asked=len(points), n_void=points.n_void,
-                query_seconds=self._query_seconds(r)))
+                query_seconds=float(self._statistics(folder)["seconds"])))
             print(round_line(metrics.rows[r], self._n_rounds), flush=True)
 
     def _folder(self, r: int) -> Path:
@@ -213,44 +222,51 @@ class ActiveLearning:
         if not (folder / "query.json").exists():
             self._choose(r)
         if not (folder / "labels.csv").exists():
-            query = read_query(folder / "query.json", names=split.names, sizes=split.sizes)
-            write_labels(folder / "labels.csv", answer(query.pixels, split.labels, split.sizes),
-                         names=split.names)
+            self._get_answers(folder)
         self._answered.append(read_labels(
             folder / "labels.csv", names=split.names, sizes=split.sizes,
             n_classes=self._experiment.spec.n_classes))
 
-    def _query_seconds(self, r: int) -> float:
-        path = self._folder(r) / "query_stats.json"
-        try:
-            return float(read_json(path)["seconds"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path} is no longer what was written; delete {path.parent} to ask "
-                             "this round again") from error
+    def _get_answers(self, folder: Path) -> None:
+        split, path = self._experiment.train, folder / "query.json"
+        query = read_query(path, names=split.names, sizes=split.sizes)
+        points = self._labeller.answer(query, path, split=split)
+        write_json(folder / "query_stats.json", self._statistics(folder) | answer_statistics(
+            points, n_images=len(split), class_names=self._experiment.spec.class_names))
+        write_labels(folder / "labels.csv", points, names=split.names)
+
+    def _statistics(self, folder: Path) -> dict:
+        path = folder / "query_stats.json"
+        content = read_json(path)
+        if not isinstance(content, dict) or not isinstance(content.get("seconds"), int | float):
+            raise InputError(f"{path} is no longer what was written; delete {folder} to ask this "
+                             "round again")
+        return content
 
     def _choose(self, r: int) -> None:
-        folder, experiment, split = self._folder(r), self._experiment, self._experiment.train
+        folder, split = self._folder(r), self._experiment.train
         earlier = concatenate(self._answered)
         network = None if r == 0 else self._fit(r - 1, earlier).network
         start = time.perf_counter()
-        # Ground truth answers here, so void pixels are not asked for, as in the paper.
-        excluded = excluding(void_masks(split), [earlier.of_image(i) for i in range(len(split))])
-        if r == 0:
-            entropies = None
-            query = initial_query(split, n=self._n_init_pixels, excluded=excluded,
-                                  seed=experiment.seed)
-        else:
-            query, entropies = next_query(
-                network, split, predictor=experiment.predictor, excluded=excluded,
-                seed=experiment.seed, round_index=r, **self._asking)
-        seconds = time.perf_counter() - start
-        answers = answer(query.pixels, split.labels, split.sizes)
+        excluded = excluding(self._labeller.never_asked(split),
+                             [earlier.of_image(i) for i in range(len(split))])
+        query, entropies = self._query(r, network, excluded)
         write_json(folder / "query_stats.json", query_statistics(
-            answers, n_images=len(split), class_names=experiment.spec.class_names,
-            entropies=entropies, seconds=seconds))
+            query.pixels, entropies=entropies, seconds=time.perf_counter() - start))
         notice = write_query(folder, query, max_mask_gb=self._max_mask_gb)
         if notice:
             print(notice, file=sys.stderr)
+
+    def _query(self, r: int, network: nn.Module | None,
+               excluded: list[np.ndarray]) -> tuple[Query, np.ndarray | None]:
+        experiment, split = self._experiment, self._experiment.train
+        if network is not None:
+            return next_query(network, split, predictor=experiment.predictor, excluded=excluded,
+                              seed=experiment.seed, round_index=r, **self._asking)
+        if self._init_query is not None:
+            return read_query(self._init_query, names=split.names, sizes=split.sizes), None
+        return initial_query(split, n=self._n_init_pixels, excluded=excluded,
+                             seed=experiment.seed), None
 
 
 def train_fully(experiment: Experiment, metrics: MetricsTable) -> None:
@@ -269,9 +285,11 @@ def train_fully(experiment: Experiment, metrics: MetricsTable) -> None:
 def round_line(row: dict[str, str], n_rounds: int) -> str:
     pixels, percent, last, best = (float(row[name]) for name in (
         "pixels_per_image", "percent", "miou_last", "miou_best"))
+    scores = f"mIoU {last:.4f} last, {best:.4f} best (epoch {row['epoch_best']})"
+    if math.isnan(last):
+        scores = "no mIoU without a validation set"
     return (f"round {int(row['round']) + 1}/{n_rounds}: {pixels:g} pixels per image "
-            f"({percent:.3g} %), mIoU {last:.4f} last, {best:.4f} best (epoch "
-            f"{row['epoch_best']}), trained in {float(row['train_seconds']):.0f} s")
+            f"({percent:.3g} %), {scores}, trained in {float(row['train_seconds']):.0f} s")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -280,7 +298,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     recorded = vars(args) | {"weights_sha256": args.weights and file_digest(args.weights)}
     if not args.overwrite:
         check_flags(folder, flags=recorded, free=flags.NOT_THE_EXPERIMENT)
-    experiment = build_experiment(args, folder)
+    labeller = LABELLERS[args.labeller](classes=DATASETS[args.dataset_name],
+                                        **flags.annotator_kwargs(args))
+    experiment = build_experiment(args, folder, with_labels=labeller.reads_truth)
     if args.overwrite and folder.exists():
         print(f"the old run is now in {move_aside(folder)}", file=sys.stderr)
     record_flags(folder, flags=recorded, repository=flags.DIR_ROOT)
@@ -294,21 +314,32 @@ def main(argv: Sequence[str] | None = None) -> int:
               f"pictures: {folder / 'full' / 'qualitative.png'}")
         return 0
     n_rounds = 1 + (args.max_budget - args.n_init_pixels) // args.n_pixels_by_us
-    ActiveLearning(experiment, n_rounds=n_rounds, n_init_pixels=args.n_init_pixels,
-                   asking=flags.asking_kwargs(args), max_mask_gb=args.max_mask_gb).run(metrics)
+    rounds = ActiveLearning(
+        experiment, labeller=labeller, n_rounds=n_rounds, n_init_pixels=args.n_init_pixels,
+        init_query=args.init_query, asking=flags.asking_kwargs(args),
+        max_mask_gb=args.max_mask_gb)
+    try:
+        rounds.run(metrics)
+    except WaitingForLabels as waiting:
+        print(waiting)
+        return WAITING
     if done >= n_rounds:
         print(f"this run was finished; raise --max_budget ({args.max_budget}) to go on with it")
     columns = {name: [float(row[name]) for row in metrics.rows]
                for name in ("pixels_per_image", "miou_last", "miou_best")}
-    save_curve(folder / "curve.png", pixels=columns["pixels_per_image"], title=folder.name,
-               last=columns["miou_last"], best=columns["miou_best"])
-    print(f"curve: {folder / 'curve.png'} (figures: metrics.csv beside it)\n"
-          f"pictures: {folder / '*_query' / 'qualitative.png'}")
+    if experiment.val:
+        save_curve(folder / "curve.png", pixels=columns["pixels_per_image"], title=folder.name,
+                   last=columns["miou_last"], best=columns["miou_best"])
+        print(f"curve: {folder / 'curve.png'} (figures: metrics.csv beside it)")
+    print(f"pictures: {folder / '*_query' / 'qualitative.png'}")
     return 0
 
 
-def build_experiment(args: argparse.Namespace, folder: Path) -> Experiment:
-    """Everything that can be wrong with the input is found here, before anything is written."""
+def build_experiment(args: argparse.Namespace, folder: Path, *, with_labels: bool) -> Experiment:
+    """Everything that can be wrong with the input is found here, before anything is written.
+
+    with_labels: whether the training images need label maps; if not, a validation set is optional.
+    """
     spec, grid = DATASETS[args.dataset_name], flags.grid_of(args)
     device = select_device(args.device)
     network = flags.network_kwargs(args)
@@ -325,10 +356,14 @@ def build_experiment(args: argparse.Namespace, folder: Path) -> Experiment:
         return fresh
 
     fresh_network()  # refuses weights that do not fit
-    train, val = (
-        load_split(spec, split, dir_dataset=args.dir_dataset, grid=grid, n_workers=args.n_workers,
+    reading = dict(dir_dataset=args.dir_dataset, grid=grid, n_workers=args.n_workers,
                    limit=8 if args.debug else None)
-        for split in (spec.train, spec.evaluation))
+    train, val = load_split(spec, spec.train, with_labels=with_labels, **reading), None
+    if with_labels or has_files(args.dir_dataset, spec.evaluation):
+        val = load_split(spec, spec.evaluation, **reading)
+    else:
+        print(f"no validation set ({Path(args.dir_dataset) / spec.evaluation.labels} is missing or "
+              "empty): no mIoU will be reported", file=sys.stderr)
     if n_batches(len(train), args.batch_size) == 0:
         raise InputError(f"{args.dir_dataset}: {len(train)} training image; batch norm needs two")
     return Experiment(

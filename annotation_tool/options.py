@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from annotation_tool.asked import ORDERS, AskedImage, choose, load_asked, write_random_query
+from annotation_tool.scoring import score, score_lines
 from annotation_tool.session import Session
 from annotation_tool.store import Store
 from annotation_tool.truth import GroundTruth
@@ -78,6 +79,16 @@ def parser(description: str) -> argparse.ArgumentParser:
     group.add_argument("--practice", action="store_true",
                        help="say after each answer whether it was right (needs ground truth)")
     return p
+
+
+def farewell(session: Session, *, truth: GroundTruth | None) -> str:
+    """What is said when an annotator leaves: how far the work is, where it lies, the score."""
+    total, answered = len(session.pixels), session.n_answered
+    lines = [f"{answered} of {total} pixels are answered, {total - answered} are left; the answers "
+             f"are in {session.store.folder}"]
+    if truth is not None and answered:
+        lines += score_lines(score(session.answers(), truth, session.classes), session.classes)
+    return "\n".join(lines)
 
 
 def default_annotator() -> str:

@@ -120,6 +120,10 @@ class Session:
         """The answer of a pixel: a class name, "void", or None."""
         return self._labels.get(index)
 
+    def answers(self) -> list[Annotation]:
+        """Of these pixels, in their order."""
+        return [self.store.state(self.key(index)).annotation for index in sorted(self._labels)]
+
     def is_skipped(self, index: int) -> bool:
         return index in self._skipped
 

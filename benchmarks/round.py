@@ -22,9 +22,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import args as flags
 from benchmarks.machine import describe_machine, peak_memory_mb, print_table, synchronise
 from datasets.batches import TrainingSet, training_batches
+from datasets.labellers import void_masks
 from datasets.points import answer, padded
 from networks import N_STATISTICS_POINTS
-from query import initial_query, next_query, void_masks
+from query import initial_query, next_query
 from train import build_experiment
 from utils.device import place
 from utils.errors import run_program

@@ -12,7 +12,7 @@ import numpy as np
 from datasets.classes import VOID_NAME
 from datasets.points import VOID, Points
 from utils.errors import InputError
-from utils.files import csv_text, read_csv, relative_name
+from utils.files import by_tail, csv_text, read_csv, relative_name
 
 COLUMNS = ("y", "x", "label", "elapsed_time", "total_time", "h", "w", "slow", "image")
 SLOW_SECONDS = 30.0  # an answer that took longer is flagged: the annotator was elsewhere
@@ -140,7 +140,7 @@ def collect_answers(folders: Sequence[str | Path], pixels: Sequence[np.ndarray],
     index_of = {name: index for index, name in enumerate(class_names)} | {VOID_NAME: VOID}
     asked = {(name, *size, *pixel): [] for name, size, of_image in
              zip(names, sizes.tolist(), pixels, strict=True) for pixel in of_image.tolist()}
-    known = _by_tail(names)
+    known = by_tail(names)
     for folder in folders:
         for a in read_logs(folder):
             answers = asked.get((known.get(a.image, a.image), a.h, a.w, a.y, a.x))
@@ -168,14 +168,3 @@ def collect_answers(folders: Sequence[str | Path], pixels: Sequence[np.ndarray],
             unanswered[image] += 1
     points = Points(*np.array(rows, np.int64).reshape(-1, 4).T.copy())
     return Answers(points=points, unanswered=dict(unanswered), conflicts=conflicts)
-
-
-def _by_tail(names: Sequence[str]) -> dict[str, str]:
-    """Every end of a path (`b/c.png` of `a/b/c.png`) that belongs to one name only."""
-    tails: dict[str, str | None] = {}
-    for name in names:
-        parts = name.split("/")
-        for start in range(1, len(parts)):
-            tail = "/".join(parts[start:])
-            tails[tail] = None if tail in tails else name
-    return {tail: name for tail, name in tails.items() if name} | {name: name for name in names}

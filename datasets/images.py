@@ -49,6 +49,12 @@ def list_samples(dir_dataset: str | Path, split: Split, *, suffixes: Iterable[st
             for stem, path in images.items()]
 
 
+def has_files(dir_dataset: str | Path, split: Split) -> bool:
+    """Whether there is anything in the folder of a split's label maps."""
+    folder = Path(dir_dataset) / split.labels
+    return folder.is_dir() and any(folder.iterdir())
+
+
 def _files(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
     """Files of a folder by their name without suffix, sorted."""
     if not folder.is_dir():

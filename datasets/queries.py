@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import InputError
-from utils.files import read_json, relative_name, write_atomically, write_json
+from utils.files import by_tail, read_json, relative_name, write_atomically, write_json
 
 FORMAT = "pixelpick-query-1"
 
@@ -76,8 +76,9 @@ def _rounded(value: float) -> float:
 
 
 def read_query(path: str | Path, *, names: Sequence[str], sizes: np.ndarray) -> Query:
-    """The query of a `query.json`, or of a bare `query.npy` whose masks belong to `names` in
-    sorted order. `names` and `sizes` are those of the dataset; the result follows their order.
+    """The query of a `query.json`, whose images are those of `names` with the same path or the
+    only one that ends with it; or of a bare `query.npy`, whose masks belong to `names` in sorted
+    order. `names` and `sizes` are those of the dataset; the result follows their order.
 
     Raises InputError if the file does not fit them."""
     path = Path(path)
@@ -93,7 +94,8 @@ def read_query(path: str | Path, *, names: Sequence[str], sizes: np.ndarray) -> 
         _check_inside(path, query)
         return query
     found = load_query(path)
-    index_of = {name: index for index, name in enumerate(found.names)}
+    known = by_tail(names)
+    index_of = {known.get(name, name): index for index, name in enumerate(found.names)}
     unknown = sorted(index_of.keys() - set(names))
     if unknown:
         raise InputError(f"{path}: {len(unknown)} images are not in this dataset, the first is "

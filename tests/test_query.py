@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.images import IGNORE
+from datasets.labellers import void_masks
 from datasets.queries import Query
 from datasets.split import LoadedSplit
 from query import (
@@ -24,7 +25,6 @@ from query import (
     next_query,
     random,
     select_pixels,
-    void_masks,
 )
 from utils.errors import InputError
 from utils.inference import Predictor

@@ -79,3 +79,15 @@ def relative_name(name: object, *, where: str | os.PathLike) -> str:
     if any(part in ("", ".", "..") or "\\" in part or ":" in part for part in parts):
         raise InputError(f"{where}: {str(name)[:100]!r} is no path inside a folder of images")
     return name
+
+
+def by_tail(names: Sequence[str]) -> dict[str, str]:
+    """The relative paths `names` by themselves and by every end of them (`b/c.png` of `a/b/c.png`)
+    that belongs to one of them only."""
+    tails: dict[str, str | None] = {}
+    for name in names:
+        parts = name.split("/")
+        for start in range(1, len(parts)):
+            tail = "/".join(parts[start:])
+            tails[tail] = None if tail in tails else name
+    return {tail: name for tail, name in tails.items() if name} | {name: name for name in names}

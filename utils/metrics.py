@@ -42,6 +42,11 @@ def segmentation_scores(confusion: np.ndarray) -> dict[str, float | list[float]]
             "mean_accuracy": _mean(recall), "iou": iou.tolist()}
 
 
+def unknown_scores(n_classes: int) -> dict[str, float | list[float]]:
+    """The scores of a network that was not evaluated: all NaN."""
+    return segmentation_scores(np.zeros((n_classes, n_classes)))
+
+
 def _mean(values: np.ndarray) -> float:
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else math.nan

@@ -17,33 +17,37 @@ from utils.files import write_atomically
 @dataclass(frozen=True, kw_only=True)
 class Panel:
     """One row of a qualitative grid: image `(H, W, 3)` uint8, truth and prediction `(H, W)`
-    uint8, uncertainty `(H, W)` (higher = less sure), and the asked pixels, (y, x), `(n, 2)`."""
+    uint8 (truth None where there is none), uncertainty `(H, W)` (higher = less sure), and the asked
+    pixels, (y, x), `(n, 2)`."""
 
     title: str
     image: np.ndarray
-    truth: np.ndarray
+    truth: np.ndarray | None
     prediction: np.ndarray
     uncertainty: np.ndarray
     asked: np.ndarray
 
 
 def save_qualitative_grid(path: Path, panels: Sequence[Panel], *, spec: DatasetSpec) -> None:
-    """Input, truth, prediction, error and uncertainty with the asked pixels, a row an image."""
-    columns = ("input", "truth", "prediction", "error", "uncertainty and asked pixels")
+    """Input, truth, prediction, error and uncertainty with the asked pixels, a row an image; truth
+    and error only where all panels have a truth."""
+    known = all(panel.truth is not None for panel in panels)
+    columns = ["input", *["truth"] * known, "prediction", *["error"] * known,
+               "uncertainty and asked pixels"]
     height, width = panels[0].image.shape[:2]
-    figure = Figure(figsize=(15, 3 * height / width * len(panels) + 0.8), dpi=100)
+    figure = Figure(figsize=(3 * len(columns), 3 * height / width * len(panels) + 0.8), dpi=100)
     axes = figure.subplots(len(panels), len(columns), squeeze=False)
     palette = np.zeros((256, 3), np.uint8)
     palette[: spec.n_classes] = [info.colour for info in spec.classes]
     for row, panel in zip(axes, panels, strict=True):
-        wrong = (panel.prediction != panel.truth) & (panel.truth != IGNORE)
-        error = np.where(wrong[..., None], np.uint8((220, 50, 50)), panel.image // 3 + 150)
-        error[panel.truth == IGNORE] = 0
-        for axis, picture in zip(row, (panel.image, palette[panel.truth],
-                                       palette[panel.prediction], error), strict=False):
+        pictures = [panel.image, palette[panel.prediction]]
+        if known:
+            pictures.insert(1, palette[panel.truth])
+            pictures.append(_errors(panel))
+        for axis, picture in zip(row, pictures, strict=False):
             axis.imshow(picture)
-        row[4].imshow(panel.uncertainty, cmap="gray")
-        row[4].scatter(panel.asked[:, 1], panel.asked[:, 0], s=14, facecolors="none",
+        row[-1].imshow(panel.uncertainty, cmap="gray")
+        row[-1].scatter(panel.asked[:, 1], panel.asked[:, 0], s=14, facecolors="none",
                        edgecolors="tab:orange", linewidths=0.9)
         row[0].set_ylabel(panel.title, fontsize=7)
         for axis in row:
@@ -53,6 +57,14 @@ def save_qualitative_grid(path: Path, panels: Sequence[Panel], *, spec: DatasetS
         axis.set_title(title, fontsize=10)
     figure.tight_layout()
     _save(path, figure)
+
+
+def _errors(panel: Panel) -> np.ndarray:
+    """Red where the prediction is wrong, black where the truth is void."""
+    wrong = (panel.prediction != panel.truth) & (panel.truth != IGNORE)
+    error = np.where(wrong[..., None], np.uint8((220, 50, 50)), panel.image // 3 + 150)
+    error[panel.truth == IGNORE] = 0
+    return error
 
 
 def save_curve(path: Path, *, pixels: Sequence[float], last: Sequence[float],

@@ -42,16 +42,18 @@ class RoundTraining:
         return self.epoch == self.n_epochs
 
     @property
-    def best(self) -> dict:
-        return max(self.log_val, key=lambda row: row["miou"])
+    def best(self) -> dict | None:
+        """The evaluation of highest mIoU; None without a validation set."""
+        return max(self.log_val, key=lambda row: row["miou"], default=None)
 
     def run(self, train_epoch: Callable[[int, Callable[[Tensor], None]], float],
-            evaluate: Callable[[nn.Module], np.ndarray], *, n_steps: int, eval_interval: int,
-            description: str) -> None:
+            evaluate: Callable[[nn.Module], np.ndarray] | None, *, n_steps: int,
+            eval_interval: int, description: str) -> None:
         """Train the epochs that are left, each of `n_steps` steps.
 
         `train_epoch(epoch, step_done)` trains one, reports each step's loss (still on the device)
-        to `step_done`, and returns the mean loss; `evaluate` returns the confusion matrix."""
+        to `step_done`, and returns the mean loss; `evaluate` returns the confusion matrix, and is
+        None without a validation set (best.pt is then the last epoch's network)."""
         shown: dict[str, object] = {"loss": None, "miou": ""}
 
         def details() -> str:
@@ -73,7 +75,7 @@ class RoundTraining:
                                      "try a smaller --lr or --amp off")
                 self.log_train.append({"epoch": self.epoch, "loss": loss,
                                        "seconds": time.perf_counter() - start})
-                if self.epoch % eval_interval == 0 or self.finished:
+                if evaluate and (self.epoch % eval_interval == 0 or self.finished):
                     self._evaluate(evaluate)
                     shown["miou"] = f", mIoU {self.log_val[-1]['miou']:.3f}"
                 if self.finished or time.monotonic() - self._saved > SAVE_SECONDS:
@@ -97,8 +99,10 @@ class RoundTraining:
                    "log_val": self.log_val, "network": cpu_state(self.network)}
         # A finished round is never trained again: its last.pt holds the network alone.
         if self.finished:
-            save_checkpoint(self.folder / "best.pt", {"config": self._config, "network": self._best,
-                                                      "epoch": self.best["epoch"]})
+            best = self.best or {"epoch": self.epoch}
+            save_checkpoint(self.folder / "best.pt", {
+                "config": self._config, "epoch": best["epoch"],
+                "network": self._best or content["network"]})
         else:
             content |= {"best": self._best, "optimizer": self.optimizer.state_dict(),
                         "schedule": self.schedule.state_dict()}

@@ -18,7 +18,7 @@ from datasets.points import VOID, Points
 from utils.metrics import ConfusionMatrix, flat_scores, segmentation_scores
 from utils.optimisation import SCHEDULES, build_optimizer, build_schedule
 from utils.seeds import random_generator, seed_of
-from utils.statistics import query_statistics
+from utils.statistics import answer_statistics, query_statistics
 
 # --- metrics ----------------------------------------------------------------------------------
 
@@ -103,21 +103,27 @@ ANSWERS = Points(image=np.array([1, 0, 0, 0]), y=np.array([9, 0, 3, 0]), x=np.ar
 
 
 def test_query_statistics_of_a_hand_made_case():
-    found = query_statistics(ANSWERS, n_images=3, class_names=["a", "b", "c"], seconds=1.5,
-                             entropies=np.array([0.1, 0.2, 0.3, 0.8]))
-    assert found["n_pixels"] == 4 and found["n_void"] == 1 and found["seconds"] == 1.5
-    assert found["label_distribution"] == pytest.approx({"a": 2 / 3, "b": 0, "c": 1 / 3})
-    assert found["classes_per_image"] == pytest.approx((1 + 1 + 0) / 3)  # void is no class
+    pixels = [ANSWERS.of_image(i) for i in range(3)]
+    found = query_statistics(pixels, seconds=1.5, entropies=np.array([0.1, 0.2, 0.3, 0.8]))
+    assert found["n_pixels"] == 4 and found["seconds"] == 1.5
     assert found["spatial_spread"] == pytest.approx((5 + 4 + 3) / 3)
     assert found["mean_entropy"] == pytest.approx(0.35)
+
+
+def test_answer_statistics_of_a_hand_made_case():
+    found = answer_statistics(ANSWERS, n_images=3, class_names=["a", "b", "c"])
+    assert found["n_answered"] == 4 and found["n_void"] == 1
+    assert found["label_distribution"] == pytest.approx({"a": 2 / 3, "b": 0, "c": 1 / 3})
+    assert found["classes_per_image"] == pytest.approx((1 + 1 + 0) / 3)  # void is no class
 
 
 def test_query_statistics_without_entropies_or_pairs_or_answers():
     one = Points(*(np.array([v]) for v in (1, 2, 3, VOID)))
     none = Points(*(np.zeros(0, np.int64) for _ in range(4)))
     for points, entropies in ((one, None), (none, np.zeros(0)), (none, None)):
-        found = query_statistics(points, n_images=2, class_names=["a", "b"], seconds=0.0,
-                                 entropies=entropies)
+        found = query_statistics([points.of_image(i) for i in range(2)], seconds=0.0,
+                                 entropies=entropies) | answer_statistics(
+            points, n_images=2, class_names=["a", "b"])
         assert found["label_distribution"] == {"a": 0, "b": 0}
         assert found["classes_per_image"] == 0
         assert found["spatial_spread"] is None and found["mean_entropy"] is None

@@ -1,0 +1,113 @@
+"""Who answers a query: the ground truth, or people through the annotation tool."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from datasets.annotations import annotator_folders, collect_answers
+from datasets.images import IGNORE, resize_label
+from datasets.points import Points, answer
+from datasets.queries import Query
+from datasets.spec import ClassSet
+from datasets.split import LoadedSplit
+
+_NAMED = 3  # images and conflicts that a message names
+_LAUNCH = Path(__file__).resolve().parents[1] / "annotation_tool" / "launch_gui.py"
+
+
+class WaitingForLabels(Exception):
+    """A query has pixels that nobody has answered; the message says what to do."""
+
+
+class Labeller(Protocol):
+    reads_truth: bool  # whether the images it labels need label maps
+
+    def never_asked(self, split: LoadedSplit) -> list[np.ndarray]:
+        """Per image, bool `(H, W)` on its grid: pixels that no query may contain."""
+
+    def answer(self, query: Query, path: Path, *, split: LoadedSplit) -> Points:
+        """The answers to the query of a file. Raises WaitingForLabels."""
+
+
+class Oracle:
+    """The ground truth answers. Void pixels are not asked for, as in the paper."""
+
+    reads_truth = True
+
+    def __init__(self, *, classes: ClassSet, **_: object) -> None:
+        pass
+
+    def never_asked(self, split: LoadedSplit) -> list[np.ndarray]:
+        return void_masks(split)
+
+    def answer(self, query: Query, path: Path, *, split: LoadedSplit) -> Points:
+        return answer(query.pixels, split.labels, split.sizes)
+
+
+def void_masks(split: LoadedSplit) -> list[np.ndarray]:
+    """Per image, bool `(H, W)` on its grid: what the ground truth calls void."""
+    return [resize_label(label, tuple(size)) == IGNORE
+            for label, size in zip(split.labels, split.sizes.tolist(), strict=True)]
+
+
+class Annotators:
+    """People answer; no label map is read.
+
+    dir_dataset: what the images' names are relative to.
+    dir_annotations: annotators' folders, or folders with such folders `<dataset>_*` in them.
+    on_conflict: a key of datasets.annotations.CONFLICTS.
+    allow_partial: train although some pixels have no answer (not if none has).
+    """
+
+    reads_truth = False
+
+    def __init__(self, *, classes: ClassSet, dir_dataset: str, dir_annotations: Sequence[str],
+                 on_conflict: str, allow_partial: bool) -> None:
+        self._classes, self._dir_dataset = classes, dir_dataset
+        self._places = [Path(place) for place in dir_annotations]
+        self._on_conflict, self._allow_partial = on_conflict, allow_partial
+
+    def never_asked(self, split: LoadedSplit) -> list[np.ndarray]:
+        return [np.zeros(size, bool) for size in split.sizes]
+
+    def answer(self, query: Query, path: Path, *, split: LoadedSplit) -> Points:
+        answers = collect_answers(
+            annotator_folders(self._places, dataset=self._classes.name), query.pixels,
+            names=split.names, sizes=split.sizes, class_names=self._classes.class_names,
+            on_conflict=self._on_conflict)
+        if answers.conflicts:
+            print(f"annotators disagree on {len(answers.conflicts)} pixels (resolved by "
+                  f"--on_conflict {self._on_conflict}): " + "; ".join(answers.conflicts[:_NAMED])
+                  + "; ..." * (len(answers.conflicts) > _NAMED), file=sys.stderr)
+        missing = sum(answers.unanswered.values())
+        if not missing:
+            return answers.points
+        images = ", ".join([f"{split.names[i]} ({n})" for i, n in answers.unanswered.items()]
+                           [:_NAMED]) + ", ..." * (len(answers.unanswered) > _NAMED)
+        if self._allow_partial and len(answers.points):
+            print(f"{missing} of {query.n_pixels} asked pixels have no answer and are left out: "
+                  f"{images}", file=sys.stderr)
+            return answers.points
+        raise WaitingForLabels(
+            f"waiting for labels: {missing} of {query.n_pixels} asked pixels have no answer yet: "
+            f"{images}\nLabel them with\n\n    {self._command(path)}\n\nand repeat this command"
+            + (" (with --allow_partial it goes on without them)." if len(answers.points) else "."))
+
+    def _command(self, path: Path) -> str:
+        place, name = self._places[0], self._classes.name
+        flags = ["--dataset_name", name, "--dir_imgs", str(Path(self._dir_dataset).resolve()),
+                 "--path_query", str(path.resolve()), "--n_imgs", "-1"]
+        if place.name.startswith(f"{name}_"):  # an annotator's own folder
+            flags += ["--annotator", place.name.removeprefix(f"{name}_")]
+            place = place.parent
+        return shlex.join([sys.executable, str(_LAUNCH), *flags, "--dir_logs",
+                           str(place.resolve())])
+
+
+LABELLERS: dict[str, type[Labeller]] = {"oracle": Oracle, "human": Annotators}
