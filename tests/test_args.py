@@ -34,7 +34,8 @@ def test_every_dataset_has_a_recipe_whose_keys_are_flags() -> None:
     for name, recipe in args.RECIPES.items():
         parsed = vars(args.parse_arguments(["--dataset_name", name]))
         assert recipe.keys() <= parsed.keys()
-        assert all(value is not None for flag, value in parsed.items() if flag != "weights")
+        assert all(value is not None for flag, value in parsed.items()
+                   if flag not in ("weights", "init_query"))
 
 
 def test_a_misspelt_key_of_a_recipe_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
