@@ -41,7 +41,7 @@ def run(session: Session, *, truth: GroundTruth | None, title: str, ui_scale: fl
 
 class Window:
     """`truth` is given to practise: each answer is compared at once. `failure` is the exception
-    that closed the window, if one did."""
+    that closed the window, if one did; `waiting` while the image is being decoded."""
 
     def __init__(self, root: tk.Tk, session: Session, *, truth: GroundTruth | None,
                  ui_scale: float, marker_size: int, edge_size: int, show_others: bool) -> None:
@@ -52,7 +52,7 @@ class Window:
         self._show_others, self._show_suggestion = show_others, False
         self._picture: Future[Picture] | None = None
         self._poll_id: str | None = None
-        self._waiting = True  # until the first pixel is painted
+        self.waiting = True  # until the first pixel is painted
         root.configure(background=BACKGROUND)
         root.geometry(f"{round(1180 * ui_scale)}x{round(760 * ui_scale)}")
         root.minsize(640, 480)
@@ -152,7 +152,7 @@ class Window:
 
     def _seen(self) -> bool:
         """Whether the person can see what they would label."""
-        if self._waiting:
+        if self.waiting:
             self.bar.flash("still reading the image")
         elif self._picture.exception() is not None:
             self.bar.flash("this image cannot be read: Space skips, PgDn goes on")
@@ -161,7 +161,7 @@ class Window:
         return False
 
     def _skip(self) -> None:
-        if self._waiting:
+        if self.waiting:
             return
         self.session.skip(seconds=self._stopwatch.seconds)
         self.show()
@@ -235,8 +235,8 @@ class Window:
         if self._poll_id is not None:
             self.root.after_cancel(self._poll_id)
             self._poll_id = None
-        self._waiting = not self._picture.done()
-        if self._waiting:
+        self.waiting = not self._picture.done()
+        if self.waiting:
             self._stopwatch.start()  # for a skip; once it is painted, it starts again
             self.view.say(f"reading {session.image.name} ...")
             self._poll_id = self.root.after(_POLL_MS, self.show)

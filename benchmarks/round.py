@@ -40,7 +40,7 @@ def main() -> int:
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        experiment = build_experiment(args, Path(folder))
+        experiment = build_experiment(args, Path(folder), with_labels=True)
         figures["start_s"] = time.perf_counter() - start
         split, device = experiment.train, experiment.device
         voids = void_masks(split)
