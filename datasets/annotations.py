@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -86,6 +87,9 @@ def read_table(path: str | Path) -> list[Annotation]:
         if not (0 <= annotation.y < annotation.h and 0 <= annotation.x < annotation.w):
             raise InputError(f"{path}: row {number}: ({annotation.y}, {annotation.x}) is outside "
                              f"its grid of {annotation.h}x{annotation.w}")
+        if not all(0 <= seconds < math.inf for seconds in
+                   (annotation.elapsed_time, annotation.total_time)):
+            raise InputError(f"{path}: row {number}: a time is no number of seconds")
         found.append(annotation)
     return found
 
