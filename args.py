@@ -16,6 +16,7 @@ from networks import BACKBONES, NETWORKS, OUTPUT_STRIDES
 from query import ACQUISITIONS
 from utils.errors import InputError
 from utils.optimisation import OPTIMIZERS, SCHEDULES
+from utils.parsing import Parser
 
 # One plain dictionary for each dataset; every key is a flag's default.
 RECIPES: dict[str, dict] = {
@@ -82,15 +83,6 @@ DIR_ROOT = Path(__file__).resolve().parent
 _NOT_GIVEN = object()
 
 
-class _Parser(argparse.ArgumentParser):
-    def __init__(self, **kwargs: object) -> None:
-        super().__init__(allow_abbrev=False,
-                         formatter_class=argparse.ArgumentDefaultsHelpFormatter, **kwargs)
-
-    def error(self, message: str) -> None:
-        raise InputError(f"{message} (see --help)")
-
-
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The flags of train.py, defaults from the dataset's recipe. Raises InputError."""
     parser = _train_parser()
@@ -151,7 +143,7 @@ def check_asking(*, reverse_order: bool, top_n_percent: float, **_: object) -> N
 
 
 def _train_parser() -> argparse.ArgumentParser:
-    parser = _Parser(description="Rounds of asking for a few pixels an image and training on them.")
+    parser = Parser(description="Rounds of asking for a few pixels an image and training on them.")
     group = parser.add_argument_group("data")
     group.add_argument("--dataset_name", required=True,
                        type=_name("dataset", DATASET_NAMES), help=_known(DATASET_NAMES))
@@ -252,7 +244,7 @@ def _add_asking(group: argparse._ActionsContainer, *, n_pixels_help: str = "") -
 
 def parse_query_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The flags of query.py. What is not said is asked as in the checkpoint's run (None here)."""
-    parser = _Parser(description="Choose the next pixels to ask with a trained network.")
+    parser = Parser(description="Choose the next pixels to ask with a trained network.")
     parser.add_argument("--checkpoint", required=True, help="a last.pt or best.pt of train.py")
     parser.add_argument("--dir_dataset", required=True, help="the dataset's root folder")
     parser.add_argument("--dir_output", help="default: next_query beside the checkpoint")

@@ -95,7 +95,7 @@ def find_files(names: Sequence[str], dir_imgs: Path, *, where: Path) -> list[Pat
     inside = [()] + [tuple(names[0].split("/")[:k]) for k in range(1, names[0].count("/") + 1)]
     roots = [dir_imgs.resolve().parents[len(k) - 1] if k else dir_imgs
              for k in inside if not k or here[-len(k):] == k]
-    root = next((r for r in roots if (r / names[0]).exists()), dir_imgs)
+    root = next((r for r in roots if os.path.exists(r / names[0])), dir_imgs)
     listed = {folder: _files_in(root / folder) for folder in {_parent(name) for name in names}}
     missing = [name for name in names if name.rsplit("/", 1)[-1] not in listed[_parent(name)]]
     if missing:

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from annotation_tool.asked import ORDERS, AskedImage, choose, load_asked, write_random_query
+from annotation_tool.class_flags import add_class_flags, chosen_classes
 from annotation_tool.scoring import score, score_lines
 from annotation_tool.session import Session
 from annotation_tool.store import Store
 from annotation_tool.truth import GroundTruth
-from datasets import DATASET_NAMES, DATASETS
-from datasets.classes import check_classes, read_classes
+from datasets import DATASETS
 from datasets.spec import ClassSet
 from utils.errors import InputError
+from utils.parsing import Parser
 
 DIR_ROOT = Path(__file__).resolve().parents[1]
 
@@ -42,23 +43,15 @@ class Task:
         return Session(self.images, classes=self.classes, store=Store(self.folder(annotator)))
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        raise InputError(f"{message} (see --help)")
-
-
 def parser(description: str) -> argparse.ArgumentParser:
-    p = _Parser(description=description, allow_abbrev=False,
-                formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p = Parser(description=description)
     group = p.add_argument_group("what to annotate (defaults: dataset_to_paths in launch_gui.py)")
-    group.add_argument("--dataset_name", default="camvid",
-                       help=f"one of {', '.join(DATASET_NAMES)}, or any name with --classes")
+    add_class_flags(group)
     group.add_argument("--dir_imgs", help="the folder that the query's image names are relative "
                                           "to, or the one inside it with the images")
     group.add_argument("--dir_gts", help="label maps to score the answers against at the end")
     group.add_argument("--path_query", help="query.json of a round, a bare query.npy, or a VIA 3 "
                                             "project; none: a seeded random query is written")
-    group.add_argument("--classes", metavar="YAML", help="your own classes (README)")
     group.add_argument("--n_imgs", type=int, default=10,
                        help="annotate so many images, drawn by --seed; -1: all")
     group.add_argument("--n_pixels", type=int, default=10,
@@ -106,18 +99,8 @@ def prepare(args: argparse.Namespace, dataset_to_paths: dict[str, dict]) -> Task
         value = getattr(args, name)
         if not low <= value <= high or (name == "n_imgs" and value == 0):
             raise InputError(f"--{name} {value}: expected {low} to {high}")
-    name = DATASET_NAMES.get(args.dataset_name, args.dataset_name)
-    if args.classes:
-        if not re.fullmatch(r"[\w-][\w.-]*", name):
-            raise InputError(f"--dataset_name {name!r}: letters, digits, '-', '_' and '.' make a "
-                             "name")
-        classes = read_classes(args.classes, name=name)
-    elif name in DATASETS:
-        classes = DATASETS[name]
-        check_classes(classes.classes, where=f"dataset {name}")
-    else:
-        raise InputError(f"unknown dataset {name!r}; choose from {', '.join(DATASET_NAMES)}, or "
-                         "give your own --classes")
+    classes = chosen_classes(args.dataset_name, args.classes)
+    name = classes.name
     paths = dataset_to_paths.get(name, {})
     dir_imgs = args.dir_imgs or _below_root(paths.get("dir_imgs"))
     if dir_imgs is None:

@@ -68,7 +68,8 @@ def read_logs(folder: str | Path) -> list[Annotation]:
         raise InputError(f"no folder {folder}; expected one that the annotation tool has written")
     found = []
     for path in sorted(folder.rglob("*.txt")):
-        found += read_table(path)
+        if not path.is_dir():
+            found += read_table(path)
     return found
 
 
