@@ -6,7 +6,7 @@ import time
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from annotation_tool.asked import AskedImage
 from annotation_tool.store import Action, Store
@@ -99,6 +99,12 @@ class Session:
         return self.images[self.pixel.image]
 
     @property
+    def asked(self) -> Annotation:
+        """The pixel shown, without an answer."""
+        image, h, w, y, x = self.key(self.cursor)
+        return Annotation(image=image, h=h, w=w, y=y, x=x)
+
+    @property
     def finished(self) -> bool:
         return len(self._labels) == len(self.pixels)
 
@@ -176,9 +182,8 @@ class Session:
             self._act("skip", None, seconds)
 
     def _act(self, do: str, label: str | None, seconds: float) -> None:
-        image, h, w, y, x = self.key(self.cursor)
-        action = self.store.add(do, Annotation(
-            image=image, h=h, w=w, y=y, x=x, label=label, elapsed_time=seconds,
+        action = self.store.add(do, replace(
+            self.asked, label=label, elapsed_time=seconds,
             total_time=self.store.total_time + seconds))
         self._remember(action)
         self._update(self.cursor)

@@ -38,6 +38,13 @@ class GroundTruth:
         value = label_map[y, x]
         return VOID_NAME if value == IGNORE else self._classes.class_names[value]
 
+    def verdict(self, pixel: Annotation, label: str) -> str:
+        """What is said of an answer to practise: "" where there is no truth, or it is void."""
+        true = self.label(pixel)
+        if true in (None, VOID_NAME):
+            return ""
+        return "right" if true == label else f"wrong: it was {true}, not {label}"
+
     def _map(self, image: str) -> np.ndarray | None:
         if image not in self._maps:
             parts = PurePosixPath(image).with_suffix(".png").parts

@@ -12,7 +12,6 @@ from annotation_tool.panels import BACKGROUND, ImagePanel, SidePanel, StatusBar
 from annotation_tool.pictures import Picture, Pictures
 from annotation_tool.session import Session, Stopwatch
 from annotation_tool.truth import GroundTruth
-from datasets.annotations import Annotation
 from datasets.classes import VOID_NAME
 from utils.errors import InputError
 
@@ -139,16 +138,10 @@ class Window:
         if not self._seen():
             return
         session = self.session
-        asked = session.key(session.cursor)
+        asked = session.asked
         session.answer(label, seconds=self._stopwatch.seconds)
-        message = ""
-        if self._truth is not None:
-            image, h, w, y, x = asked
-            true = self._truth.label(Annotation(image=image, h=h, w=w, y=y, x=x))
-            if true not in (None, VOID_NAME):
-                message = "right" if true == label else f"wrong: it was {true}, not {label}"
         self.show()
-        self._say(message)
+        self._say(self._truth.verdict(asked, label) if self._truth else "")
 
     def _seen(self) -> bool:
         """Whether the person can see what they would label."""
