@@ -24,6 +24,9 @@ HELP = (
     ("Esc, Ctrl+Q", "leave; everything is saved"),
 )
 
+# Said for a class key when nothing is left to answer: it would change the last answer unseen.
+AT_END = "! everything is answered; BackSpace or Left goes back, Esc leaves"
+
 
 def class_of_key(key: str, classes: ClassSet) -> str | None:
     """The class whose key this character is, upper and lower case alike."""

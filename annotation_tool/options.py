@@ -94,10 +94,12 @@ def default_annotator() -> str:
 def prepare(args: argparse.Namespace, dataset_to_paths: dict[str, dict]) -> Task:
     """Check the flags, fill in the dataset's paths, read the query; write a random one where there
     is none. Raises InputError."""
+    if args.n_imgs == 0:
+        raise InputError("--n_imgs 0: expected a number of images, or -1 for all")
     for name, low, high in (("marker_size", 6, 400), ("edge_size", 1, 40), ("ui_scale", 0.5, 5),
                             ("n_imgs", -1, 10**9), ("n_pixels", 1, 10**6), ("seed", 0, 2**63)):
         value = getattr(args, name)
-        if not low <= value <= high or (name == "n_imgs" and value == 0):
+        if not low <= value <= high:
             raise InputError(f"--{name} {value}: expected {low} to {high}")
     classes = chosen_classes(args.dataset_name, args.classes)
     name = classes.name

@@ -68,6 +68,10 @@ class ImagePanel:
         for y, x, key in others:
             self._draw_other(self._place(picture, (y, x), grid), key)
         x, y = self._place(picture, here, grid)
+        r = self._radius
+        for item in self.canvas.find_overlapping(x - r, y - r, x + r, y + r):
+            if "other" in self.canvas.gettags(item):  # it would cover the asked pixel
+                self.canvas.delete(item)
         for ring, radius in zip(self._rings, (self._radius + self._edge, self._radius),
                                 strict=True):
             self.canvas.coords(ring, x - radius, y - radius, x + radius, y + radius)
@@ -264,8 +268,8 @@ class StatusBar:
 
     _FLASH_MS = 900
 
-    def __init__(self, parent: tk.Misc, *, scale: float, go_to: Callable[[str | None], None]
-                 ) -> None:
+    def __init__(self, parent: tk.Misc, *, scale: float,
+                 go_to: Callable[[str | None, tk.Event], None]) -> None:
         font = tkfont.Font(family="Helvetica", size=-round(14 * scale))
         self.frame = tk.Frame(parent, background=PANEL, padx=round(10 * scale),
                               pady=round(6 * scale))
@@ -277,9 +281,13 @@ class StatusBar:
         self._prompt = tk.Label(self.frame, background=PANEL, foreground=ACCENT, font=font,
                                 text="Image, by number or name:")
         self._entry = tk.Entry(self.frame, font=font)
+        # As high with the field as without: the image beside it is not to be fitted anew.
+        self.frame.configure(height=self._entry.winfo_reqheight() + 2 * round(6 * scale))
+        self.frame.pack_propagate(False)
         self._go_to, self._after = go_to, None
-        self._entry.bind("<Return>", lambda _: self._close_entry(self._entry.get()))
-        self._entry.bind("<Escape>", lambda _: self._close_entry(None))
+        for key in ("<Return>", "<KP_Enter>"):
+            self._entry.bind(key, lambda event: self._close_entry(self._entry.get(), event))
+        self._entry.bind("<Escape>", lambda event: self._close_entry(None, event))
 
     @property
     def entry_is_open(self) -> bool:
@@ -293,13 +301,14 @@ class StatusBar:
         self._prompt.pack(side="left")
         self._entry.pack(side="left")
         self._entry.delete(0, "end")
+        self.frame.update_idletasks()  # Tk gives the focus to what is mapped only
         self._entry.focus_set()
 
-    def _close_entry(self, text: str | None) -> str:
+    def _close_entry(self, text: str | None, event: tk.Event) -> str:
         self._prompt.pack_forget()
         self._entry.pack_forget()
         self._message.pack(side="left", fill="x", expand=True)
-        self._go_to(text)
+        self._go_to(text, event)
         return "break"
 
     def say(self, text: str) -> None:

@@ -30,7 +30,7 @@ from PIL import Image
 
 from annotation_tool import options
 from annotation_tool.desks import Desks, Refusal, describe
-from annotation_tool.keys import HELP
+from annotation_tool.keys import AT_END, HELP
 from annotation_tool.session import Session
 from datasets.classes import VOID_NAME
 from datasets.images import read_image
@@ -234,17 +234,16 @@ class Site:
         label, seconds = _text(body, "label"), _seconds(body)
         if label != VOID_NAME and label not in self.task.classes.class_names:
             raise Refusal(400, "label: no class of this dataset")
+        if session.at_end:
+            return AT_END
         if session.pixel.image in self._unreadable:
             raise Refusal(422, "this image cannot be read: Space skips, PgDn goes on")
         asked = session.asked
         session.answer(label, seconds=seconds)
         if not self._practice:
             return ""
-        try:
-            with self._truth_lock:
-                return self.task.truth.verdict(asked, label)
-        except InputError as error:  # the answer is saved nevertheless
-            return f"! {error}"
+        with self._truth_lock:
+            return self.task.truth.verdict(asked, label)
 
     def _skip(self, session: Session, body: dict) -> str:
         session.skip(seconds=_seconds(body))

@@ -86,7 +86,7 @@ class Session:
         self._n_now, self._seconds_now = 0, 0.0
         last = self._done[-1] if self._done else None
         start = -1 if last is None else self._index_of[store.action(last).annotation.pixel]
-        self.cursor = self._next_open(start)
+        self._go_on_from(start)
 
     # --- what is shown --------------------------------------------------------------------------
 
@@ -107,6 +107,11 @@ class Session:
     @property
     def finished(self) -> bool:
         return len(self._labels) == len(self.pixels)
+
+    @property
+    def at_end(self) -> bool:
+        """Everything is answered and nobody has looked back: what is shown is done."""
+        return self._at_end
 
     @property
     def n_answered(self) -> int:
@@ -177,7 +182,7 @@ class Session:
     def skip(self, *, seconds: float) -> None:
         """Leave the pixel for the end. One that is answered stays so."""
         if self.cursor in self._labels:
-            self.cursor = self._next_open(self.cursor)
+            self._go_on_from(self.cursor)
         else:
             self._act("skip", None, seconds)
 
@@ -188,7 +193,7 @@ class Session:
         self._remember(action)
         self._update(self.cursor)
         self._seconds_now += seconds
-        self.cursor = self._next_open(self.cursor)
+        self._go_on_from(self.cursor)
 
     def undo(self) -> bool:
         """Take the last action back and show its pixel; False if there is none."""
@@ -204,13 +209,13 @@ class Session:
             return False
         seq = stack[-1]
         self._remember(self.store.add(do, of=seq))
-        self.cursor = self._index_of[self.store.action(seq).annotation.pixel]
+        self._show(self._index_of[self.store.action(seq).annotation.pixel])
         self._update(self.cursor)
         return True
 
     def look(self, step: int) -> None:
         """Show the pixel `step` places on, answered or not, as far as there are any."""
-        self.cursor = min(max(self.cursor + step, 0), len(self.pixels) - 1)
+        self._show(min(max(self.cursor + step, 0), len(self.pixels) - 1))
 
     def look_image(self, step: int) -> None:
         """Show the first open pixel (else the first) of the image `step` places on."""
@@ -280,4 +285,10 @@ class Session:
 
     def _show_image(self, image: int) -> None:
         mine = self.of_image(image)
-        self.cursor = next((i for i in mine if i not in self._labels), mine.start)
+        self._show(next((i for i in mine if i not in self._labels), mine.start))
+
+    def _show(self, index: int) -> None:
+        self.cursor, self._at_end = index, False
+
+    def _go_on_from(self, index: int) -> None:
+        self.cursor, self._at_end = self._next_open(index), self.finished

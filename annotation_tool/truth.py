@@ -39,8 +39,12 @@ class GroundTruth:
         return VOID_NAME if value == IGNORE else self._classes.class_names[value]
 
     def verdict(self, pixel: Annotation, label: str) -> str:
-        """What is said of an answer to practise: "" where there is no truth, or it is void."""
-        true = self.label(pixel)
+        """What is said of an answer to practise: "" where there is no truth, or it is void; what
+        is wrong with the label map if it cannot be used (the answer is saved regardless)."""
+        try:
+            true = self.label(pixel)
+        except InputError as error:
+            return str(error)
         if true in (None, VOID_NAME):
             return ""
         return "right" if true == label else f"wrong: it was {true}, not {label}"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from annotation_tool.keyboard import Keyboard, Press, is_shift
-from annotation_tool.keys import display_name
+from annotation_tool.keys import AT_END, display_name
 from annotation_tool.panels import BACKGROUND, ImagePanel, SidePanel, StatusBar
 from annotation_tool.pictures import Picture, Pictures
 from annotation_tool.session import Session, Stopwatch
@@ -16,6 +16,7 @@ from datasets.classes import VOID_NAME
 from utils.errors import InputError
 
 _POLL_MS = 3  # while an image is being decoded
+_TICK_MS = 250
 
 
 def run(session: Session, *, truth: GroundTruth | None, title: str, ui_scale: float,
@@ -34,6 +35,7 @@ def run(session: Session, *, truth: GroundTruth | None, title: str, ui_scale: fl
         root.mainloop()
     finally:
         window.pictures.close()
+        root.destroy()
     if window.failure is not None:
         raise window.failure
 
@@ -52,6 +54,7 @@ class Window:
         self._picture: Future[Picture] | None = None
         self._poll_id: str | None = None
         self.waiting = True  # until the first pixel is painted
+        self._timed: tuple[int, int] | None = None  # the `_showing` whose time runs
         root.configure(background=BACKGROUND)
         root.geometry(f"{round(1180 * ui_scale)}x{round(760 * ui_scale)}")
         root.minsize(640, 480)
@@ -71,6 +74,11 @@ class Window:
         root.bind("<FocusIn>", self._focus_in)
         root.focus_force()
         root.update_idletasks()
+        self._tick()
+
+    def _tick(self) -> None:
+        """Python looks at Ctrl+C in the terminal only between callbacks."""
+        self.root.after(_TICK_MS, self._tick)
 
     # --- keys -----------------------------------------------------------------------------------
 
@@ -145,7 +153,9 @@ class Window:
 
     def _seen(self) -> bool:
         """Whether the person can see what they would label."""
-        if self.waiting:
+        if self.session.at_end:
+            self.bar.flash(AT_END.removeprefix("! "))
+        elif self.waiting:
             self.bar.flash("still reading the image")
         elif self._picture.exception() is not None:
             self.bar.flash("this image cannot be read: Space skips, PgDn goes on")
@@ -155,6 +165,7 @@ class Window:
 
     def _skip(self) -> None:
         if self.waiting:
+            self.bar.flash("still reading the image")
             return
         self.session.skip(seconds=self._stopwatch.seconds)
         self.show()
@@ -198,10 +209,11 @@ class Window:
         self._stopwatch.pause()
         self.bar.open_entry()
 
-    def _go_to(self, text: str | None) -> None:
-        """What was typed after Ctrl+G; None if it was called off."""
+    def _go_to(self, text: str | None, event: tk.Event) -> None:
+        """What was typed after Ctrl+G, None if it was called off; `event` ended it."""
         self._stopwatch.go_on()
         self._keyboard.forget()
+        self._keyboard.press(event)  # as long as it is held, its repeats are no presses
         self.root.focus_set()
         if text is None:
             return
@@ -230,7 +242,6 @@ class Window:
             self._poll_id = None
         self.waiting = not self._picture.done()
         if self.waiting:
-            self._stopwatch.start()  # for a skip; once it is painted, it starts again
             self.view.say(f"reading {session.image.name} ...")
             self._poll_id = self.root.after(_POLL_MS, self.show)
             return
@@ -243,7 +254,14 @@ class Window:
         self.side.show(session, suggestion=suggestion)
         self.bar.show(session)
         self.root.update_idletasks()
-        self._stopwatch.start()
+        if self._timed != self._showing:  # else it is painted again: zoom, F2, F3, another size
+            self._stopwatch.start()
+            self._timed = self._showing
+
+    @property
+    def _showing(self) -> tuple[int, int]:
+        """Changes with the pixel shown and with every action (an undo may show the same pixel)."""
+        return self.session.cursor, len(self.session.store.actions)
 
     def _paint(self, picture: Picture) -> None:
         session = self.session

@@ -129,12 +129,11 @@ def load_query(path: str | Path) -> Query:
         names = [relative_name(entry["image"], where=path) for entry in entries]
         if len(set(names)) < len(names):
             raise InputError(f"{path}: an image stands in it twice; ask for it once")
-        sizes = np.array([(entry["h"], entry["w"]) for entry in entries], np.int64).reshape(-1, 2)
-        pixels = [np.array(entry["pixels"], np.int64).reshape(-1, 2) for entry in entries]
+        sizes = _pairs([[entry["h"], entry["w"]] for entry in entries])
+        pixels = [_pairs(entry["pixels"]) for entry in entries]
         per_image = {
-            key: [np.array(entry.get(key, []), kind) for entry in entries]
-            for key, kind in (("scores", np.float64), ("predictions", np.int64),
-                              ("probabilities", np.float64))
+            key: [_numbers(entry.get(key, []), kind) for entry in entries]
+            for key, kind in (("scores", float), ("predictions", int), ("probabilities", float))
             if any(key in entry for entry in entries)
         }
         for values in per_image.values():
@@ -146,6 +145,25 @@ def load_query(path: str | Path) -> Query:
         raise InputError(f"{path} is no query file ({type(error).__name__}: {error})") from error
     _check_inside(path, query)
     return query
+
+
+def _pairs(rows: object) -> np.ndarray:
+    """`(n, 2)` int64 of a list of pairs. Raises ValueError for anything else (numpy takes 1.5, "1"
+    and true for 1, and two triples for three pairs)."""
+    if not isinstance(rows, list):
+        raise ValueError("no list")
+    for row in rows:
+        if not (isinstance(row, list) and len(row) == 2 and all(type(c) is int for c in row)):
+            raise ValueError(f"{str(row)[:100]} is no pair of integers")
+    return np.array(rows, np.int64).reshape(-1, 2)
+
+
+def _numbers(values: object, kind: type[int] | type[float]) -> np.ndarray:
+    """`(n,)` of a list of integers, or of numbers. Raises ValueError for anything else."""
+    allowed = (int,) if kind is int else (int, float)
+    if not isinstance(values, list) or any(type(value) not in allowed for value in values):
+        raise ValueError(f"{str(values)[:100]} is no list of {kind.__name__}")
+    return np.array(values, kind)
 
 
 def _check_inside(path: str | Path, query: Query) -> None:

@@ -57,6 +57,15 @@ def test_answers_go_on_across_images(open_session) -> None:
         session.answer(label, seconds=1)
     assert labels(session) == ["sky", "void", "road"] and session.finished
     assert session.position == (2, 2, 1, 1)  # the last one stays in view
+    assert session.at_end and open_session(2, 1).at_end
+    session = open_session(2, 1)
+    session.look(1)
+    assert session.finished and not session.at_end
+    session.skip(seconds=1)
+    assert session.at_end
+    assert session.undo() and not session.at_end
+    assert session.redo() and not session.at_end  # it shows what it did
+    assert not any(session.is_skipped(i) for i in range(3))
     assert session.used == {"sky": 1, "void": 1, "road": 1}
     with pytest.raises(ValueError, match="no class"):
         session.answer("banana", seconds=1)
