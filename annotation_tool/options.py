@@ -80,7 +80,11 @@ def farewell(session: Session, *, truth: GroundTruth | None) -> str:
     lines = [f"{answered} of {total} pixels are answered, {total - answered} are left; the answers "
              f"are in {session.store.folder}"]
     if truth is not None and answered:
-        lines += score_lines(score(session.answers(), truth, session.classes), session.classes)
+        try:
+            lines += score_lines(score(session.answers(), truth, session.classes),
+                                 session.classes)
+        except InputError as error:  # a label map, or answers of other classes
+            lines.append(f"no score: {error}")
     return "\n".join(lines)
 
 

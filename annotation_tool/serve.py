@@ -216,17 +216,13 @@ class Site:
     def leave(self) -> dict:
         _, annotator, window = self._body()
         with self.desks.used(annotator, window) as desk:
-            session, notes = desk.session, []
+            session, problem = desk.session, ""
             try:
                 desk.close()
             except InputError as error:
-                notes.append(str(error))
-        try:
-            with self._truth_lock:
-                notes.insert(0, options.farewell(session, truth=self.task.truth))
-        except InputError as error:  # a label map
-            notes = [options.farewell(session, truth=None), *notes, str(error)]
-        return {"farewell": "\n".join(notes)}
+                problem = f"\n{error}"
+        with self._truth_lock:
+            return {"farewell": options.farewell(session, truth=self.task.truth) + problem}
 
     # --- actions: each returns what is said, with "! " before what could not be done ---
 

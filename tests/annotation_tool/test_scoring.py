@@ -175,6 +175,12 @@ def test_report_without_times(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "the working time is unknown" in text and "mean -, median -" in text
 
 
+def test_an_empty_label_is_no_answer(anna: Path) -> None:
+    with open(anna / "train" / "b.txt", "a", encoding="utf-8") as log:
+        log.write("1,1,,2.0,92.0,4,6,0,train/b.png\n")
+    assert len(report.read_annotator(anna, classes=CLASSES)) == 6
+
+
 def test_report_as_a_program(anna: Path, tmp_path: Path) -> None:
     write_text(tmp_path / "three.yaml", YAML)
     write_truth(tmp_path / "gts", [[0, 0, 1, 1, 2, 9]] * 4)
