@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -23,23 +23,9 @@ from tests.annotation_tool.sites import (
     asked,
     full_disk,
     logged,
-    make_scenes,
     make_site,
 )
 from utils.errors import InputError
-
-
-@pytest.fixture
-def scenes(tmp_path: Path) -> Path:
-    return make_scenes(tmp_path)
-
-
-@pytest.fixture
-def site(scenes: Path) -> Iterator[serve.Site]:
-    site = make_site(scenes)
-    yield site
-    site.desks.close()
-
 
 # --- routes -------------------------------------------------------------------------------------
 

@@ -36,7 +36,6 @@ from tests.annotation_tool.sites import (
     flags,
     full_disk,
     logged,
-    make_scenes,
     make_site,
     program,
 )
@@ -44,18 +43,6 @@ from utils.errors import InputError
 from utils.geometry import pixel_under
 
 pytestmark = pytest.mark.skipif(find_chromium() is None, reason="Chromium is not installed")
-
-
-@pytest.fixture
-def scenes(tmp_path: Path) -> Path:
-    return make_scenes(tmp_path)
-
-
-@pytest.fixture
-def site(scenes: Path) -> Iterator[serve.Site]:
-    site = make_site(scenes)
-    yield site
-    site.desks.close()
 
 
 @pytest.fixture(scope="module")

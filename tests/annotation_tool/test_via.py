@@ -27,20 +27,8 @@ from tests.annotation_tool.via_projects import (
     by_hand,
     edited,
     read,
-    write_images,
-    write_project,
 )
 from utils.errors import InputError
-
-
-@pytest.fixture
-def dir_imgs(tmp_path: Path) -> Path:
-    return write_images(tmp_path / "images")
-
-
-@pytest.fixture
-def project(tmp_path: Path, dir_imgs: Path) -> Path:
-    return write_project(tmp_path / "via project.json", dir_imgs)
 
 
 def point(content: dict, image: str, index: int) -> dict:

@@ -25,20 +25,9 @@ from tests.annotation_tool.via_projects import (
     edited,
     foreign,
     read,
-    write_images,
     write_project,
 )
 from utils.errors import InputError
-
-
-@pytest.fixture
-def dir_imgs(tmp_path: Path) -> Path:
-    return write_images(tmp_path / "images")
-
-
-@pytest.fixture
-def project(tmp_path: Path, dir_imgs: Path) -> Path:
-    return write_project(tmp_path / "via project.json", dir_imgs)
 
 
 def test_a_foreign_project(tmp_path: Path, dir_imgs: Path) -> None:
