@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tkinter as tk
 from collections.abc import Callable
-from concurrent.futures import Future
 
 from annotation_tool.keyboard import Keyboard, Press, is_shift
 from annotation_tool.keys import AT_END, display_name
@@ -51,7 +50,7 @@ class Window:
         self.pictures = Pictures(session.images)
         self._keyboard, self._stopwatch = Keyboard(), Stopwatch()
         self._show_others, self._show_suggestion = show_others, False
-        self._picture: Future[Picture] | None = None
+        self._painted: tuple[int, Picture | None] | None = None  # image and how, None: unreadable
         self._poll_id: str | None = None
         self.waiting = True  # until the first pixel is painted
         self._timed: tuple[int, int] | None = None  # the `_showing` whose time runs
@@ -157,7 +156,7 @@ class Window:
             self.bar.flash(AT_END.removeprefix("! "))
         elif self.waiting:
             self.bar.flash("still reading the image")
-        elif self._picture.exception() is not None:
+        elif self._painted[1] is None:
             self.bar.flash("this image cannot be read: Space skips, PgDn goes on")
         else:
             return True
@@ -233,23 +232,29 @@ class Window:
         as it is."""
         session = self.session
         box, index = self.view.box, session.pixel.image
-        self._picture = self.pictures.get(index, box=box)
+        found = self.pictures.get(index, box=box)
         for other in (index + 1, index - 1):
             if 0 <= other < len(session.images):
                 self.pictures.get(other, box=box)
         if self._poll_id is not None:
             self.root.after_cancel(self._poll_id)
             self._poll_id = None
-        self.waiting = not self._picture.done()
-        if self.waiting:
-            self.view.say(f"reading {session.image.name} ...")
+        if not found.done():
             self._poll_id = self.root.after(_POLL_MS, self.show)
-            return
-        if self._picture.exception() is None:
-            self._paint(self._picture.result())
+            # Another size of the image that is there already is no reason to wait.
+            self.waiting = self._painted is None or self._painted[0] != index
+            if self.waiting:
+                self.view.say(f"reading {session.image.name} ...")
+                return
         else:
-            self.view.say(str(self._picture.exception()))
-            self.side.clear_crops()
+            problem = found.exception()
+            self._painted = index, None if problem else found.result()
+            self.waiting = False
+            if problem:
+                self.view.say(str(problem))
+                self.side.clear_crops()
+        if self._painted[1] is not None:
+            self._paint(self._painted[1])
         suggestion = session.suggestion if self._show_suggestion else None
         self.side.show(session, suggestion=suggestion)
         self.bar.show(session)

@@ -23,6 +23,7 @@ import pytest
 from PIL import ImageGrab
 
 from annotation_tool.asked import load_asked
+from annotation_tool.panels import WARNING
 from annotation_tool.session import Session
 from annotation_tool.store import Store
 from annotation_tool.window import Window
@@ -187,6 +188,8 @@ def work(tmp_path: Path, streets: Path) -> Callable[..., Work]:
     return lambda **query: Work(tmp_path, streets, **query)
 
 
+_FLASH = tuple(bytes.fromhex(WARNING[1:]))  # the colour behind a message that flashes
+
 # --- the program as users start it --------------------------------------------------------------
 
 
@@ -194,6 +197,7 @@ class App:
     """The program in a process of its own. `ready` waits until its first pixel is painted."""
 
     _LEFT = (0, 0, 900, 700)  # of the screen: inside the big image's canvas
+    _BAR = (0, 730, 400, 760)  # where messages stand
 
     def __init__(self, display: Display, arguments: list[str], **environment: str) -> None:
         self.display = display
@@ -205,7 +209,18 @@ class App:
     def ready(self) -> App:
         self.appear()
         wait_until(lambda: self._painted(self.display.grab(self._LEFT)), "the first pixel")
+        # A window that has only just got the focus may miss a key: type one that does nothing
+        # but flash until it is seen.
+        wait_until(self._hears, "the window's answer to a key")
         return self
+
+    def _hears(self) -> bool:
+        self.key("F5")
+        end = time.monotonic() + 1
+        while time.monotonic() < end:
+            if (self.display.grab(self._BAR) == _FLASH).all(axis=2).any():
+                return True
+        return False
 
     def appear(self) -> App:
         """Wait for the window alone, and give it the focus."""
