@@ -20,9 +20,19 @@ from annotation_tool import pictures, store
 from annotation_tool.truth import GroundTruth
 from datasets.annotations import Annotation, read_logs
 from datasets.camvid import DEMO
-from tests.annotation_tool.display import NAMES, SIZE, App, Display, Shown, Typist, Work, answer
+from tests.annotation_tool.display import (
+    NAMES,
+    SIZE,
+    App,
+    Display,
+    Typist,
+    Work,
+    answer,
+    wait_until,
+)
+from tests.annotation_tool.shown import Shown
 
-pytest_plugins = "tests.annotation_tool.display"
+pytest_plugins = ("tests.annotation_tool.display", "tests.annotation_tool.shown")
 
 Starter, Opener = Callable[..., App], Callable[..., Shown]
 
@@ -352,12 +362,6 @@ def test_time_goes_on_when_the_window_is_resized(show: Opener, work: Callable[..
 # --- ground truth -------------------------------------------------------------------------------
 
 
-def said(app: App) -> bool:
-    """Whether there is any text on the left of the bar at the bottom."""
-    bar = app.display.grab((10, 735, 500, 755))
-    return bool((bar != bar[0, 0]).any())
-
-
 @pytest.mark.parametrize("practice", [False, True])
 def test_ground_truth(work: Callable[..., Work], start: Starter, streets: Path, practice: bool
                       ) -> None:
@@ -366,9 +370,9 @@ def test_ground_truth(work: Callable[..., Work], start: Starter, streets: Path, 
     flags = ["--dir_gts", streets / "trainannot", *["--practice"] * practice]
     app = start(task, *flags).ready()
     app.key("Left")  # there is no pixel before the first one; what was said goes
-    wait_until(lambda: not said(app), "silence")
+    wait_until(lambda: not app.speaks, "silence")
     app.moves(lambda: app.key("r"))
-    assert said(app) is practice
+    assert app.speaks is practice
     assert app.process.poll() is None and not select.select([app.process.stdout], [], [], 0)[0]
     app.look("k", "Delete")
     out = app.leave().splitlines()

@@ -17,10 +17,11 @@ from annotation_tool import launch_gui
 from annotation_tool.store import Store
 from annotation_tool.truth import GroundTruth
 from datasets.camvid import DEMO
-from tests.annotation_tool.display import NAMES, App, Shown, Work, answer, wait_until
+from tests.annotation_tool.display import NAMES, App, Work, answer, wait_until
+from tests.annotation_tool.shown import Shown
 from utils.errors import run_program
 
-pytest_plugins = "tests.annotation_tool.display"
+pytest_plugins = ("tests.annotation_tool.display", "tests.annotation_tool.shown")
 
 Starter, Opener, Worker = Callable[..., App], Callable[..., Shown], Callable[..., Work]
 
