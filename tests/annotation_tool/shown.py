@@ -1,5 +1,5 @@
-"""A Window in the tests' process, to look into; fixtures as in tests/annotation_tool/display.py (hence
-PYTEST_DONT_REWRITE)."""
+"""A Window in the tests' process, to look into; its fixtures are taken as those of
+tests/annotation_tool/display.py (hence PYTEST_DONT_REWRITE)."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from annotation_tool import options
 from annotation_tool.asked import ORDERS, choose, load_asked, write_random_query
 from datasets.queries import Query, write_query
 from utils.errors import InputError
@@ -176,3 +177,12 @@ def test_order_and_choice(root: Path) -> None:
     drawn = {choose(found, 1, seed=seed)[0].name for seed in range(20)}
     assert drawn == {"train/a.png", "train/sub/c.png"}
     assert choose(found, 1, seed=3) == choose(found, 1, seed=3)
+
+
+def test_answers_never_go_into_the_images_folder(root: Path) -> None:
+    for dir_logs in (root / "train" / "logs", root / "train"):
+        args = options.parser("test").parse_args(
+            ["--dir_imgs", str(root / "train"), "--dir_logs", str(dir_logs)])
+        with pytest.raises(InputError, match="answers never go there"):
+            options.prepare(args, {})
+    assert sorted(path.name for path in (root / "train").iterdir()) == ["a.png", "b.jpg", "sub"]
