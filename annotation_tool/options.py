@@ -119,8 +119,8 @@ def prepare(args: argparse.Namespace, dataset_to_paths: dict[str, dict]) -> Task
         raise InputError("--practice compares with ground truth; give --dir_gts")
     dir_logs = Path(args.dir_logs)
     if dir_logs.resolve().is_relative_to(Path(dir_imgs).resolve()):
-        raise InputError(f"--dir_logs {dir_logs} is in the images' folder {dir_imgs}; answers never "
-                         "go there, choose another one")
+        raise InputError(f"--dir_logs {dir_logs} is in the images' folder {dir_imgs}; answers "
+                         "never go there, choose another one")
     if path_query is None:
         path_query = dir_logs / "queries" / f"{name}_{args.n_pixels}_{args.seed}" / "query.json"
         if not path_query.exists():
