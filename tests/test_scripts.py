@@ -50,3 +50,19 @@ def test_the_demo_learns(tmp_path: Path) -> None:
     with open(metrics, newline="") as file:
         scores = [float(row["miou_last"]) for row in csv.DictReader(file)]
     assert len(scores) == 3 and scores[2] > 0.5 and scores[2] > scores[0]
+
+
+@pytest.mark.parametrize("has_camvid", [True, False])
+def test_annotation_script_up_to_its_window(tiny_camvid: Path, tmp_path: Path, has_camvid: bool
+                                            ) -> None:
+    """On CamVid it first draws a query; without CamVid it takes the demo's scenes and query.npy."""
+    script = SCRIPTS.parent / "annotation_tool" / "scripts" / "cv-train.sh"
+    camvid = tiny_camvid if has_camvid else tmp_path / "nowhere"
+    done = subprocess.run(
+        ["sh", script.name, "--dir_logs", str(tmp_path / "logs")], cwd=script.parent, text=True,
+        capture_output=True,
+        env=os.environ | {"VENV": sys.prefix, "CAMVID_DIR": str(camvid), "DISPLAY": ":9999"})
+    assert done.returncode == 2 and "error: no window can be opened here" in done.stderr
+    assert ("opening the demo's drawn scenes" in done.stdout) is not has_camvid
+    queries = list(tmp_path.glob("logs/queries/*/query.json"))
+    assert len(queries) == has_camvid == ("wrote 10 random pixels" in done.stdout)
