@@ -2,28 +2,31 @@
 
 A network is a module with `network(x)` -> logits `(B, C, ceil(H / 4), ceil(W / 4))`, `network(x,
 points, statistics_points=...)` -> logits `(B, P, C)`, and `network.backbone`, whose contract
-stands in networks/backbones.py.
+stands in networks/backbones.py; its class has an `output_stride`, the default.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from torch import nn
 
 from networks.backbones import BACKBONES, IMAGENET_WEIGHTS, OUTPUT_STRIDES
 from networks.decoder import N_STATISTICS_POINTS
 from networks.deeplab import DeepLabV3Plus
+from networks.fpn import FPN
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"deeplab": DeepLabV3Plus}
+NETWORKS: dict[str, type[nn.Module]] = {"deeplab": DeepLabV3Plus, "FPN": FPN}
 
 
-def build_network(name: str, *, backbone: str, n_classes: int, output_stride: int = 16,
-                  mc_dropout_p: float = 0.2) -> nn.Module:
-    """A freshly initialised network; `name` from NETWORKS, `backbone` from BACKBONES."""
-    return NETWORKS[name](
-        backbone=BACKBONES[backbone](output_stride=output_stride), n_classes=n_classes,
-        output_stride=output_stride, mc_dropout_p=mc_dropout_p)
+def build_network(name: str, *, backbone: str, n_classes: int, output_stride: int | None = None,
+                  width_multiplier: int = 1, mc_dropout_p: float = 0.2) -> nn.Module:
+    """A freshly initialised network; `name` from NETWORKS, `backbone` from BACKBONES,
+    `output_stride` from OUTPUT_STRIDES (None: the network's own). Raises InputError for a backbone
+    that does not come in this width."""
+    network = NETWORKS[name]
+    return network(
+        backbone=BACKBONES[backbone](output_stride=output_stride or network.output_stride,
+                                     width_multiplier=width_multiplier),
+        n_classes=n_classes, mc_dropout_p=mc_dropout_p)
 
 
 __all__ = ["BACKBONES", "IMAGENET_WEIGHTS", "NETWORKS", "N_STATISTICS_POINTS", "OUTPUT_STRIDES",

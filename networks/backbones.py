@@ -1,21 +1,51 @@
 """Backbones from torchvision.
 
-The contract: a backbone is a module with `low_channels`, `high_channels` and `layers_behind` (the
-prefixes of the names in a state dict that belong to no layer of it); called on images
-`(B, 3, H, W)` it returns `(low, high)`: features of stride 4, `(B, low_channels, ceil(H / 4),
-ceil(W / 4))`, and features of the output stride s (16 or 8), `(B, high_channels, ceil(H / s),
-ceil(W / s))`. Its state dict has torchvision's names, so that torchvision's weights fit.
+The contract: a backbone is a module called on images `(B, 3, H, W)` that returns the features of
+its four stages, the i-th `(B, channels[i], ceil(H / strides[i]), ceil(W / strides[i]))`. `strides`
+are 4, 8, 16, 32, those above the output stride replaced by it. `name` says which one it is in
+messages; `layers_behind` are the prefixes of names in torchvision's state dict that belong to no
+layer of it although they look so. Its own state dict has torchvision's names, so that
+torchvision's weights fit.
+
+Where a stage gives up its stride, the 3x3 convolutions behind it are dilated instead (DeepLab,
+arXiv 1706.05587, section 3.1), so that pretrained filters keep seeing the same pattern.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
 
+from utils.errors import InputError
+
 OUTPUT_STRIDES = (8, 16)
+
+
+def _stage_strides(output_stride: int) -> tuple[int, ...]:
+    if output_stride not in OUTPUT_STRIDES:
+        raise KeyError(f"output stride {output_stride}")
+    return tuple(min(stride, output_stride) for stride in (4, 8, 16, 32))
+
+
+def _replace_stride_with_dilation(*stages: nn.Module) -> None:
+    """Make the convolutions of successive stages, built with strides, dilated ones in place.
+
+    As in torchvision's dilated ResNets, the convolution that gives up its stride keeps the dilation
+    before it, and those behind it make up for the stride. Other than torchvision's this works for
+    `BasicBlock` too, whose second 3x3 convolution is behind the stride of the first."""
+    dilation = 1
+    for module in nn.ModuleList(stages).modules():  # in the order of computation
+        if not isinstance(module, nn.Conv2d):
+            continue
+        following = dilation
+        if module.kernel_size == (3, 3):
+            module.dilation = module.padding = (dilation, dilation)
+            following *= module.stride[0]
+        module.stride, dilation = (1, 1), following
 
 
 class DilatedDepthwise(nn.Conv2d):
@@ -44,56 +74,87 @@ class DilatedDepthwise(nn.Conv2d):
 
 
 class MobileNetV2(nn.Module):
-    """MobileNetv2 up to its last inverted residual: low 24 channels, high 320."""
+    """MobileNetv2 up to its last inverted residual: 24, 32, 96 and 320 channels (times
+    `width_multiplier`)."""
 
-    low_channels, high_channels = 24, 320
-    layers_behind = ("features.18.", "classifier.")
-    _low_end = 4  # features[:4] ends the 24-channel stage at stride 4
-    _stages = {16: range(14, 18), 8: range(7, 18)}  # blocks that lose their stride
+    layers_behind = ("features.18.",)
+    _stages = (slice(0, 4), slice(4, 7), slice(7, 14), slice(14, 18))  # of features
 
-    def __init__(self, *, output_stride: int = 16) -> None:
+    def __init__(self, *, output_stride: int = 16, width_multiplier: int = 1) -> None:
         super().__init__()
-        self.features = models.mobilenet_v2(weights=None).features[:18]
-        dilation = 1
-        for index in self._stages[output_stride]:
-            depthwise = self.features[index].conv[1]  # convolution, batch norm, ReLU6
-            # As in torchvision's dilated ResNets, the block that gives up its stride keeps the
-            # dilation before it, and the blocks behind it make up for the stride.
-            following = dilation * depthwise[0].stride[0]
-            depthwise[0] = DilatedDepthwise(depthwise[0].weight, dilation=dilation)
-            dilation = following
+        self.name = _name("mobilenetv2", width_multiplier)
+        self.strides = _stage_strides(output_stride)
+        self.features = models.mobilenet_v2(weights=None, width_mult=width_multiplier).features[:18]
+        self.channels = tuple(self.features[stage][-1].out_channels for stage in self._stages)
+        dilated = self.features[self._stages[self.strides.index(output_stride) + 1].start :]
+        _replace_stride_with_dilation(dilated)
+        for block in dilated:
+            depthwise = block.conv[1]  # convolution, batch norm, ReLU6
+            depthwise[0] = DilatedDepthwise(depthwise[0].weight,
+                                            dilation=depthwise[0].dilation[0])
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        low = self.features[: self._low_end](x)
-        return low, self.features[self._low_end :](low)
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        features = []
+        for stage in self._stages:
+            x = self.features[stage](x)
+            features.append(x)
+        return tuple(features)
 
 
-class ResNet50(nn.Module):
-    """ResNet50 without its classifier: low 256 channels, high 2048."""
+class ResNet(nn.Module):
+    """A torchvision ResNet without its classifier: 64, 128, 256 and 512 channels, with bottlenecks
+    256, 512, 1024 and 2048.
 
-    low_channels, high_channels = 256, 2048
-    layers_behind = ("fc.",)
+    `width_multiplier` widens the 3x3 convolutions of bottlenecks as in Wide ResNets (arXiv
+    1605.07146; torchvision's wide_resnet50_2 for 2). Raises InputError without bottlenecks."""
 
-    def __init__(self, *, output_stride: int = 16) -> None:
+    layers_behind = ()
+
+    def __init__(self, build: Callable[..., models.ResNet], *, output_stride: int = 16,
+                 width_multiplier: int = 1) -> None:
         super().__init__()
-        resnet = models.resnet50(
-            weights=None, replace_stride_with_dilation=[False, output_stride == 8, True])
+        self.name = _name(build.__name__, width_multiplier)
+        self.strides = _stage_strides(output_stride)
+        try:
+            resnet = build(weights=None, width_per_group=64 * width_multiplier)
+        except ValueError as error:
+            raise InputError(f"width multiplier {width_multiplier}: {build.__name__} has no "
+                             "bottlenecks to widen; choose resnet50 or resnet101") from error
         for name, module in resnet.named_children():
             if name not in ("avgpool", "fc"):
                 self.add_module(name, module)
+        stages = (self.layer1, self.layer2, self.layer3, self.layer4)
+        self.channels = tuple(n * self.layer1[0].expansion for n in (64, 128, 256, 512))
+        _replace_stride_with_dilation(*stages[self.strides.index(output_stride) + 1 :])
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        low = self.layer1(x)
-        return low, self.layer4(self.layer3(self.layer2(low)))
+        features = []
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = stage(x)
+            features.append(x)
+        return tuple(features)
+
+
+def _name(name: str, width_multiplier: int) -> str:
+    return name if width_multiplier == 1 else f"{name} of width {width_multiplier}"
 
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "mobilenetv2": MobileNetV2,
-    "resnet50": ResNet50,
+    "resnet18": partial(ResNet, models.resnet18),
+    "resnet34": partial(ResNet, models.resnet34),
+    "resnet50": partial(ResNet, models.resnet50),
+    "resnet101": partial(ResNet, models.resnet101),
 }
 
-IMAGENET_WEIGHTS: dict[str, models.WeightsEnum] = {
-    "mobilenetv2": models.MobileNet_V2_Weights.IMAGENET1K_V1,
-    "resnet50": models.ResNet50_Weights.IMAGENET1K_V1,
+# Backbone -> width multiplier -> torchvision's weights of it.
+IMAGENET_WEIGHTS: dict[str, dict[int, models.WeightsEnum]] = {
+    "mobilenetv2": {1: models.MobileNet_V2_Weights.IMAGENET1K_V1},
+    "resnet18": {1: models.ResNet18_Weights.IMAGENET1K_V1},
+    "resnet34": {1: models.ResNet34_Weights.IMAGENET1K_V1},
+    "resnet50": {1: models.ResNet50_Weights.IMAGENET1K_V1,
+                 2: models.Wide_ResNet50_2_Weights.IMAGENET1K_V1},
+    "resnet101": {1: models.ResNet101_Weights.IMAGENET1K_V1,
+                  2: models.Wide_ResNet101_2_Weights.IMAGENET1K_V1},
 }

@@ -7,20 +7,21 @@ from torch import Tensor, nn
 from torchvision.models.segmentation.deeplabv3 import ASPP
 
 from networks.decoder import N_STATISTICS_POINTS, PointDecoder
-from utils.geometry import rescale_coordinate
+from networks.windows import rescale_points
 
 
 class DeepLabV3Plus(nn.Module):
     """`backbone`: see networks/backbones.py. ASPP rates 6, 12, 18 at output stride 16, doubled at
     8 (arXiv 1706.05587, section 3.3)."""
 
-    def __init__(self, *, backbone: nn.Module, n_classes: int, output_stride: int = 16,
-                 mc_dropout_p: float = 0.2) -> None:
+    output_stride = 16  # unless another one is asked for
+
+    def __init__(self, *, backbone: nn.Module, n_classes: int, mc_dropout_p: float = 0.2) -> None:
         super().__init__()
         self.backbone = backbone
-        rates = [rate * 16 // output_stride for rate in (6, 12, 18)]
-        self.aspp = ASPP(backbone.high_channels, rates, out_channels=256)
-        self.decoder = PointDecoder(low_channels=backbone.low_channels, high_channels=256,
+        rates = [rate * 16 // backbone.strides[-1] for rate in (6, 12, 18)]
+        self.aspp = ASPP(backbone.channels[-1], rates, out_channels=256)
+        self.decoder = PointDecoder(low_channels=backbone.channels[0], high_channels=256,
                                     n_classes=n_classes, mc_dropout_p=mc_dropout_p)
 
     def forward(self, x: Tensor, points: Tensor | None = None, *,
@@ -31,18 +32,14 @@ class DeepLabV3Plus(nn.Module):
         bilinear sampling (`align_corners=False`, clamped) of that map, at the cost of small windows
         around the points. In training the decoder's batch norm then sees only the windows of
         `statistics_points` `(B, S, 2)`; without them, 24 an image are drawn uniformly."""
-        low, high = self.backbone(x)
+        low, _, _, high = self.backbone(x)
         high = self.aspp(high)
         if points is None:
             return self.decoder(low, high)
-
-        def on_low(points: Tensor) -> Tensor:
-            sizes = zip(x.shape[-2:], low.shape[-2:], strict=True)
-            return torch.stack([rescale_coordinate(points[..., axis], size_from=n, size_to=n_low)
-                                for axis, (n, n_low) in enumerate(sizes)], dim=-1)
-
         if self.training and statistics_points is None:
             unit = torch.rand(len(x), N_STATISTICS_POINTS, 2, device=x.device)
             statistics_points = unit * unit.new_tensor(x.shape[-2:]) - 0.5
-        statistics_points = on_low(statistics_points.float()) if self.training else None
-        return self.decoder.at_points(low, high, on_low(points.float()), statistics_points)
+        sizes = dict(size_from=x.shape[-2:], size_to=low.shape[-2:])
+        statistics_points = rescale_points(statistics_points, **sizes) if self.training else None
+        return self.decoder.at_points(low, high, rescale_points(points, **sizes),
+                                      statistics_points)

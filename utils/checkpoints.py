@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 from pathlib import Path
 
@@ -23,7 +24,9 @@ def load_checkpoint(path: str | Path, *, needs: tuple[str, ...] = ()) -> dict:
     """Read a dictionary onto the CPU. Raises InputError if the file is missing, broken or lacks
     one of the keys it `needs`."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # Others save their flags beside the weights; a namespace of plain values does nothing.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever arbitrary bytes make of an unpickler
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: cannot be read as a checkpoint ({reason})") from error

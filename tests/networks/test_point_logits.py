@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from datasets.points import VOID
-from networks import BACKBONES, build_network
+from networks import build_network
 from networks.backbones import DilatedDepthwise
 from networks.decoder import PointDecoder
-from query import margin_sampling, select_pixels
+from query import ACQUISITIONS, select_pixels
+from tests.networks.sampling import awkward_points, sampled
 from utils.losses import cross_entropy
 
 NORMS = ("project_norm", "norm1", "norm2")
@@ -55,30 +56,6 @@ def network() -> nn.Module:
     return copy.deepcopy(randomised_network("mobilenetv2", 16))
 
 
-def sampled(full: Tensor, points: Tensor, size: tuple[int, int]) -> Tensor:
-    """Independent bilinear sampling of a map `(B, C, h, w)` at `points` `(B, P, 2)` in pixels of
-    an image of `size`: `(B, P, C)`."""
-    unit = (points.double() + 0.5) / torch.tensor(size, dtype=torch.float64) * 2 - 1
-    grid = unit.flip(-1)[:, None]  # (B, 1, P, 2) in x, y
-    out = F.grid_sample(full.double(), grid, mode="bilinear", padding_mode="border",
-                        align_corners=False)
-    return out[:, :, 0].transpose(1, 2).float()
-
-
-def awkward_points(batch: int, size: tuple[int, int]) -> Tensor:
-    """Random places, pixels, borders, the corners and a little outside: `(batch, P, 2)`."""
-    height, width = size
-    ends = [[-0.5, 0, 0.3, n - 1.3, n - 1, n - 0.5] for n in size]
-    border = torch.tensor([[y, x] for y in ends[0] for x in ends[1]])
-    rng = torch.Generator().manual_seed(1)
-    inside = torch.rand(batch, 40, 2, generator=rng) * torch.tensor(size) - 0.5
-    sides = inside[:, :16].clone()
-    for side, (axis, value) in enumerate(((0, 0), (0, height - 1), (1, 0), (1, width - 1))):
-        sides[:, side::4, axis] = value
-    pixels = inside.round().clamp(min=torch.zeros(2), max=torch.tensor(size) - 1)
-    return torch.cat([inside, pixels, sides, border.expand(batch, -1, -1)], dim=1)
-
-
 @pytest.mark.parametrize(("key", "size"), [
     *((key, size) for key in CONFIGURATIONS for size in ((90, 120), (61, 75))),
     *((("mobilenetv2", 16), size) for size in ((7, 5), (3, 2), (4, 30))),
@@ -115,16 +92,6 @@ def test_no_points(network, training):
     loss = cross_entropy(logits, torch.zeros(2, 0, dtype=torch.long), ignore_index=VOID)
     loss.backward()
     assert loss == 0
-
-
-@pytest.mark.parametrize("size", [(64, 96), (61, 75)])
-@pytest.mark.parametrize(("backbone", "output_stride"), CONFIGURATIONS)
-@torch.no_grad()
-def test_backbone_contract(backbone, output_stride, size):
-    low, high = randomised_network(backbone, output_stride).backbone(torch.zeros(1, 3, *size))
-    for features, channels, stride in ((low, BACKBONES[backbone].low_channels, 4),
-                                       (high, BACKBONES[backbone].high_channels, output_stride)):
-        assert features.shape == (1, channels, *(math.ceil(n / stride) for n in size))
 
 
 @pytest.mark.parametrize("key", [("mobilenetv2", 8), ("resnet50", 16)])
@@ -301,7 +268,7 @@ def distance(ours: dict[str, Tensor], full: dict[str, Tensor]) -> float:
 def features_and_small_decoder(network: nn.Module,
                                x: Tensor) -> tuple[Tensor, Tensor, PointDecoder]:
     """The decoder's inputs for `x`, and a decoder of few channels: its statistics are cheap."""
-    low, high = network.backbone(x)
+    low, _, _, high = network.backbone(x)
     torch.manual_seed(12)
     decoder = PointDecoder(low_channels=24, high_channels=256, n_classes=N_CLASSES, channels=16,
                            dropout_p=0.0, mc_dropout_p=0.0)
@@ -353,7 +320,7 @@ def test_statistics_are_fair_when_uncertain_pixels_are_asked(network):
         logits = F.interpolate(decoder(low, high), size=size, mode="bilinear")
     asked = torch.stack([torch.from_numpy(select_pixels(
         score.numpy(), n=100, top_n_percent=0, rng=np.random.default_rng(0)))
-        for score in margin_sampling(logits.softmax(dim=1))]).float()
+        for score in ACQUISITIONS["margin_sampling"](logits.softmax(dim=1))]).float()
     assert (asked[..., 1] >= size[1] // 2).float().mean() > 0.8
     asked = (asked + 0.5) / 4 - 0.5  # in pixels of the low map
 
