@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,48 +18,24 @@ from torch import Tensor, nn
 from datasets.labellers import void_masks
 from datasets.queries import Query, read_query, write_query
 from datasets.split import LoadedSplit
+from utils.acquisition import (
+    ACQUISITIONS,
+    MC_N_STEPS,
+    VOTE_TYPE,
+    VOTE_TYPES,
+    Committee,
+    acquisition,
+    entropy,
+    score,
+)
 from utils.device import select_device
 from utils.errors import InputError, run_program
 from utils.inference import Predictor
 from utils.progress import Progress
 from utils.seeds import random_generator, seed_of
 
-# --- acquisition functions --------------------------------------------------------------------
-# Probabilities (B, C, H, W) -> scores (B, H, W) in float32, higher = ask first. Each is given a
-# torch.Generator, for those that draw.
-
-
-def margin_sampling(probabilities: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Minus the margin between the two likeliest classes, in [-1, 0]."""
-    first, index = probabilities.float().max(dim=1, keepdim=True)
-    second = probabilities.float().scatter(1, index, -1.0).amax(dim=1)
-    return second.clamp(min=0) - first.squeeze(1)
-
-
-def least_confidence(probabilities: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """1 minus the probability of the likeliest class, in [0, 1 - 1 / C]."""
-    return 1 - probabilities.float().amax(dim=1)
-
-
-def entropy(probabilities: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Shannon entropy in nats, in [0, log C]; a probability of 0 adds 0."""
-    return torch.special.entr(probabilities.float()).sum(dim=1)
-
-
-def random(probabilities: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Uniform in [0, 1); drawn where the generator is, so that a CPU's serves every device."""
-    batch, _, height, width = probabilities.shape
-    device = probabilities.device if generator is None else generator.device
-    drawn = torch.rand(batch, height, width, generator=generator, device=device)
-    return drawn.to(probabilities.device)
-
-
-ACQUISITIONS: dict[str, Callable[..., Tensor]] = {
-    "margin_sampling": margin_sampling,
-    "least_confidence": least_confidence,
-    "entropy": entropy,
-    "random": random,
-}
+__all__ = ["ACQUISITIONS", "acquisition", "earlier_queries", "excluding", "initial_query", "main",
+           "next_query", "select_pixels"]
 
 # --- selection --------------------------------------------------------------------------------
 
@@ -118,28 +94,35 @@ def initial_query(split: LoadedSplit, *, n: int, excluded: Sequence[np.ndarray],
 
 def next_query(network: nn.Module, split: LoadedSplit, *, predictor: Predictor,
                strategy: str, n: int, top_n_percent: float, reverse_order: bool,
-               excluded: Sequence[np.ndarray], seed: int,
-               round_index: int) -> tuple[Query, np.ndarray]:
+               excluded: Sequence[np.ndarray], seed: int, round_index: int,
+               use_mc_dropout: bool = False, mc_n_steps: int = MC_N_STEPS,
+               vote_type: str = VOTE_TYPE) -> tuple[Query, np.ndarray]:
     """Choose `n` pixels an image by the network's uncertainty, never an `excluded` one (bool
-    `(H, W)` for each image). Also returns the entropy in nats at the chosen pixels, `(K,)`."""
+    `(H, W)` for each image). Also returns the entropy in nats at the chosen pixels, `(K,)`.
+
+    use_mc_dropout: ask a committee, `mc_n_steps` passes with dropout, whose distribution is the
+        `vote_type` of VOTE_TYPES. Predictions, probabilities and entropies are then those of the
+        passes' mean, whatever the vote type."""
+    if use_mc_dropout:
+        predicted = _committees(network, split, predictor, n_passes=mc_n_steps,
+                                key=(seed, "mc_dropout", round_index))
+    else:
+        predicted = _predictions(network, split, predictor)
     found: dict[int, tuple[np.ndarray, ...]] = {}
     with Progress(len(split), f"query {round_index}", unit="image") as progress:
-        for index, score, probabilities in _scored(network, split, predictor, strategy, seed,
-                                                   round_index):
-            score, name = np.where(excluded[index], -np.inf, score), split.names[index]
+        for index, probabilities, committee in predicted:
+            name = split.names[index]
+            scores = _scores(strategy, probabilities, committee, vote_type=vote_type,
+                             seed=seed_of(seed, "acquisition", round_index, name))
+            scores = np.where(excluded[index], -np.inf, scores)
             rng = random_generator(seed, "query", round_index, name)
             try:
-                chosen = select_pixels(score, n=n, top_n_percent=top_n_percent, name=name,
+                chosen = select_pixels(scores, n=n, top_n_percent=top_n_percent, name=name,
                                        reverse_order=reverse_order, rng=rng)
             except ValueError as error:
                 raise InputError(f"{name}: {error}; did the training diverge? Try a smaller "
                                  "--lr") from error
-            y, x = torch.as_tensor(chosen.T, device=probabilities.device)
-            there = probabilities[None, :, y, x][..., None]  # (1, C, n, 1)
-            probability, prediction = there.max(dim=1)
-            found[index] = (chosen, score[tuple(chosen.T)],
-                            *(t.flatten().cpu().numpy() for t in
-                              (prediction, probability, entropy(there))))
+            found[index] = (chosen, scores[tuple(chosen.T)], *_said_at(probabilities, chosen))
             progress.advance()
     pixels, scores, predictions, probabilities, entropies = (
         [found[index][column] for index in range(len(split))] for column in range(5))
@@ -148,16 +131,37 @@ def next_query(network: nn.Module, split: LoadedSplit, *, predictor: Predictor,
     return query, np.concatenate(entropies)
 
 
-def _scored(network: nn.Module, split: LoadedSplit, predictor: Predictor, strategy: str, seed: int,
-            round_index: int) -> Iterator[tuple[int, np.ndarray, Tensor]]:
-    """Per image: its index, scores `(H, W)` and, on the device, probabilities `(C, H, W)`."""
+def _predictions(network: nn.Module, split: LoadedSplit,
+                 predictor: Predictor) -> Iterator[tuple[int, Tensor, None]]:
+    """Per image, on the device: its index, probabilities `(1, C, H, W)`, no committee."""
     for batch, logits in predictor.logits(network, split, to_labels=False, exact=True):
         for index, image_logits in zip(batch.tolist(), logits, strict=True):
-            probabilities = image_logits.softmax(dim=0)[None]  # (1, C, H, W)
-            generator = torch.Generator().manual_seed(
-                seed_of(seed, "acquisition", round_index, split.names[index]))
-            score = ACQUISITIONS[strategy](probabilities, generator)
-            yield index, score[0].cpu().numpy(), probabilities[0]
+            yield index, image_logits.softmax(dim=0)[None], None
+
+
+def _committees(network: nn.Module, split: LoadedSplit, predictor: Predictor, *, n_passes: int,
+                key: Sequence[int | str]) -> Iterator[tuple[int, Tensor, Committee]]:
+    """Per image, on the device: its index, mean probabilities `(1, C, H, W)`, the committee."""
+    for batch, committee in predictor.committees(network, split, n_passes=n_passes, key=key):
+        for position, index in enumerate(batch.tolist()):
+            of_image = committee.of_image(position)
+            yield index, of_image.mean, of_image
+
+
+def _scores(strategy: str, probabilities: Tensor, committee: Committee | None, *, vote_type: str,
+            seed: int) -> np.ndarray:
+    """`(H, W)` of one image's probabilities `(1, C, H, W)`, or of its committee."""
+    distribution = probabilities if committee is None else VOTE_TYPES[vote_type](committee)
+    generator = torch.Generator().manual_seed(seed)
+    return score(strategy, distribution, generator=generator, committee=committee)[0].cpu().numpy()
+
+
+def _said_at(probabilities: Tensor, pixels: np.ndarray) -> list[np.ndarray]:
+    """Class, its probability and the entropy at (y, x) `(n, 2)` of `(1, C, H, W)`: `(n,)` each."""
+    y, x = torch.as_tensor(pixels.T, device=probabilities.device)
+    there = probabilities[:, :, y, x][..., None]  # (1, C, n, 1)
+    probability, prediction = there.max(dim=1)
+    return [t.flatten().cpu().numpy() for t in (prediction, probability, entropy(there))]
 
 
 def excluding(masks: Sequence[np.ndarray], pixels: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Acquisition functions on hand-made distributions, and the choice of pixels."""
+"""The choice of pixels, from scores and with a network."""
 
 from __future__ import annotations
 
@@ -14,87 +14,9 @@ from datasets.images import IGNORE
 from datasets.labellers import void_masks
 from datasets.queries import Query
 from datasets.split import LoadedSplit
-from query import (
-    ACQUISITIONS,
-    earlier_queries,
-    entropy,
-    excluding,
-    initial_query,
-    least_confidence,
-    margin_sampling,
-    next_query,
-    random,
-    select_pixels,
-)
+from query import earlier_queries, excluding, initial_query, next_query, select_pixels
 from utils.errors import InputError
 from utils.inference import Predictor
-
-UNCERTAINTIES = ("margin_sampling", "least_confidence", "entropy")
-
-# Four classes, from certain to uniform.
-DISTRIBUTIONS = torch.tensor([[1.0, 0, 0, 0], [0.9, 0.1, 0, 0], [0.1, 0.1, 0.6, 0.2],
-                              [0.4, 0.2, 0.1, 0.3], [0.25, 0.25, 0.25, 0.25]])
-KNOWN = {
-    "margin_sampling": [-1, -0.8, -0.4, -0.1, 0],
-    "least_confidence": [0, 0.1, 0.4, 0.6, 0.75],
-    "entropy": [0, 0.325083, 1.088900, 1.279854, 1.386294],
-}
-
-
-def as_map(distributions: Tensor) -> Tensor:
-    """`(N, C)` -> `(1, C, 1, N)`."""
-    return distributions.T[None, :, None]
-
-
-# --- acquisition functions --------------------------------------------------------------------
-
-
-def test_registry():
-    assert ACQUISITIONS == {"margin_sampling": margin_sampling, "entropy": entropy,
-                            "least_confidence": least_confidence, "random": random}
-
-
-@pytest.mark.parametrize("name", UNCERTAINTIES)
-def test_known_values_and_order(name):
-    scores = ACQUISITIONS[name](as_map(DISTRIBUTIONS))[0, 0]
-    torch.testing.assert_close(scores, torch.tensor(KNOWN[name]), atol=1e-5, rtol=0)
-    assert (scores.diff() > 0).all()  # higher = ask first
-
-
-@pytest.mark.parametrize("name", UNCERTAINTIES)
-def test_order_of_classes_does_not_matter(name):
-    probabilities = torch.rand(2, 5, 3, 4, generator=torch.Generator().manual_seed(0)).softmax(1)
-    torch.testing.assert_close(ACQUISITIONS[name](probabilities),
-                               ACQUISITIONS[name](probabilities[:, [3, 0, 4, 1, 2]]))
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("name", ACQUISITIONS)
-def test_shape_dtype_and_zeros_and_ones(name, dtype):
-    probabilities = torch.eye(4, dtype=dtype)[None, :, :, None].expand(2, 4, 4, 3).contiguous()
-    scores = ACQUISITIONS[name](probabilities, torch.Generator().manual_seed(0))
-    assert scores.shape == (2, 4, 3) and scores.dtype == torch.float32
-    assert scores.isfinite().all()
-
-
-@pytest.mark.parametrize("name", UNCERTAINTIES)
-def test_half_precision_is_computed_in_float32(name):
-    """In bfloat16 itself, sums and differences would be good to 1 in 256 only."""
-    probabilities = torch.rand(1, 11, 8, 8, generator=torch.Generator().manual_seed(1))
-    halves = (10 * probabilities).softmax(dim=1).bfloat16()
-    assert torch.equal(ACQUISITIONS[name](halves), ACQUISITIONS[name](halves.float()))
-
-
-def test_random_is_reproducible_from_its_generator():
-    probabilities = torch.full((2, 3, 20, 20), 1 / 3)
-    first, again, other = (random(probabilities, torch.Generator().manual_seed(seed))
-                           for seed in (5, 5, 6))
-    assert torch.equal(first, again) and not torch.equal(first, other)
-    assert first.min() >= 0 and first.max() < 1 and abs(first.mean() - 0.5) < 0.05
-    state = torch.get_rng_state()
-    random(probabilities, torch.Generator().manual_seed(5))
-    assert torch.equal(state, torch.get_rng_state())
-
 
 # --- selection --------------------------------------------------------------------------------
 
@@ -242,14 +164,18 @@ MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
 SIZE = (24, 32)
 
 
-@pytest.fixture
-def split() -> LoadedSplit:
+def seven_images() -> LoadedSplit:
     """Seven images on two grids; the label maps have twice their resolution."""
     rng = np.random.default_rng(1)
     sizes = np.array([SIZE, SIZE, (20, 28), SIZE, (20, 28), SIZE, SIZE])
     labels = [rng.choice([0, 1, 2, IGNORE], (2 * h, 2 * w)).astype(np.uint8) for h, w in sizes]
     return LoadedSplit(names=[f"train/{i}.png" for i in range(7)], sizes=sizes, labels=labels,
                        images=rng.integers(0, 256, (7, *SIZE, 3), np.uint8))
+
+
+@pytest.fixture
+def split() -> LoadedSplit:
+    return seven_images()
 
 
 def ask(network: nn.Module, split: LoadedSplit, *, batch_size: int = 3,
@@ -265,10 +191,17 @@ def same_pixels(first: Query, second: Query) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(first.pixels, second.pixels, strict=True))
 
 
+PLAIN = ("margin_sampling", "least_confidence", "entropy", "random")
+COMMITTEES = [
+    {"use_mc_dropout": True, "mc_n_steps": 5, "strategy": strategy, "vote_type": vote_type}
+    for strategy, vote_type in [*((name, "soft") for name in PLAIN), ("entropy", "hard"),
+                                ("bald", "soft"), ("vote_entropy", "soft")]]
+
+
 @pytest.mark.parametrize("reverse_order", [False, True])
-@pytest.mark.parametrize("strategy", ACQUISITIONS)
-def test_next_query_depends_on_no_batch_and_no_other_image(split, strategy, reverse_order):
-    network, how = TinyNetwork(), {"strategy": strategy, "reverse_order": reverse_order}
+@pytest.mark.parametrize("how", [*({"strategy": name} for name in PLAIN), *COMMITTEES])
+def test_next_query_depends_on_no_batch_and_no_other_image(split, how, reverse_order):
+    network, how = TinyNetwork(), how | {"reverse_order": reverse_order}
     query, entropies = ask(network, split, **how)
     for batch_size in (1, 2, 7):
         assert same_pixels(query, ask(network, split, batch_size=batch_size, **how)[0])
@@ -282,11 +215,11 @@ def test_next_query_depends_on_no_batch_and_no_other_image(split, strategy, reve
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"round_index": 2}])
-@pytest.mark.parametrize("strategy", ["margin_sampling", "random"])
-def test_another_seed_or_round_asks_others(split, change, strategy):
+@pytest.mark.parametrize("how", [{}, {"strategy": "random"}, {"use_mc_dropout": True}])
+def test_another_seed_or_round_asks_others(split, change, how):
     network = TinyNetwork()
-    assert not same_pixels(ask(network, split, strategy=strategy)[0],
-                           ask(network, split, strategy=strategy, **change)[0])
+    assert not same_pixels(ask(network, split, **how)[0],
+                           ask(network, split, **how, **change)[0])
 
 
 def test_what_a_query_says(split):

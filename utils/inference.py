@@ -1,9 +1,9 @@
-"""A network on whole images: logits, evaluation."""
+"""A network on whole images: logits, a committee's probabilities, evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,13 +14,17 @@ from torch import Tensor, nn
 from datasets.augment import normalise
 from datasets.images import IGNORE
 from datasets.split import LoadedSplit
+from utils.acquisition import Committee
 from utils.device import upload
+from utils.dropout import keyed_dropout
 from utils.metrics import ConfusionMatrix
+from utils.seeds import seed_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictor:
-    """Runs networks over splits, in batches on `device`, normalising with `mean` and `std`."""
+    """Runs networks over splits, in batches on `device`, normalising with `mean` and `std`. Images
+    are never augmented."""
 
     device: torch.device
     batch_size: int
@@ -31,23 +35,37 @@ class Predictor:
     def logits(self, network: nn.Module, split: LoadedSplit, *, to_labels: bool,
                exact: bool = False) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Batches of image indices `(B,)` and logits `(B, C, H, W)` in float32: at the size of the
-        label maps with `to_labels`, else at the size of the grid. Images are never augmented.
+        label maps with `to_labels`, else at the size of the grid.
         With `exact` a GPU multiplies in float32 as well, not in TF32."""
-        training = network.training
-        network.eval()
-        try:
-            for index in split.batches(self.batch_size):
-                height, width = split.sizes[index[0]]
-                images = upload(split.images[index, :height, :width], self.device)
-                x = normalise(images.permute(0, 3, 1, 2).float() / 255, mean=self.mean,
-                              std=self.std)
+        with _evaluating(network):
+            for index, x in self._batches(split):
                 size = split.labels[index[0]].shape if to_labels else x.shape[-2:]
-                with torch.backends.cudnn.flags(enabled=True, allow_tf32=not exact):
-                    logits = network(x).float()
-                yield index, F.interpolate(logits, size=size, mode="bilinear",
-                                           align_corners=False)
-        finally:
-            network.train(training)
+                yield index, _resized_logits(network, x, size=size, exact=exact)
+
+    @torch.no_grad()
+    def committees(self, network: nn.Module, split: LoadedSplit, *, n_passes: int,
+                   key: Sequence[int | str]) -> Iterator[tuple[np.ndarray, Committee]]:
+        """Batches of image indices `(B,)` and what `n_passes` passes say, at the size of the grid
+        and in float32. Dropout is active, all else in eval mode. What is dropped depends on `key`,
+        the image's name and the pass, not on the batch."""
+        def passes(index: np.ndarray, x: Tensor) -> Iterator[Tensor]:
+            for number in range(n_passes):
+                seeds = [seed_of(*key, split.names[i], number) for i in index]
+                with keyed_dropout(network, seeds):
+                    logits = _resized_logits(network, x, size=x.shape[-2:], exact=True)
+                yield logits.softmax(dim=1)
+
+        with _evaluating(network):
+            for index, x in self._batches(split):
+                yield index, Committee.of(passes(index, x))
+
+    def _batches(self, split: LoadedSplit) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """Image indices `(B,)` and normalised images `(B, 3, H, W)`."""
+        for index in split.batches(self.batch_size):
+            height, width = split.sizes[index[0]]
+            images = upload(split.images[index, :height, :width], self.device)
+            yield index, normalise(images.permute(0, 3, 1, 2).float() / 255, mean=self.mean,
+                                   std=self.std)
 
     def evaluate(self, network: nn.Module, split: LoadedSplit, *, n_classes: int,
                  autocast: Callable[[], AbstractContextManager]) -> np.ndarray:
@@ -58,3 +76,22 @@ class Predictor:
                 labels = upload(np.stack([split.labels[i] for i in index]), self.device)
                 confusion.update(logits.argmax(dim=1), labels)
         return confusion.compute()
+
+
+def _resized_logits(network: nn.Module, x: Tensor, *, size: Sequence[int], exact: bool) -> Tensor:
+    """Images `(B, 3, H, W)` -> logits `(B, C, *size)` in float32."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=not exact):
+        logits = network(x).float()
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """The network in eval mode; afterwards every module is again in the mode it was in."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
