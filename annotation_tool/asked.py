@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from datasets.images import image_size
 from datasets.queries import Query, load_query, read_masks, write_query
+from datasets.spec import Grid
 from utils.errors import InputError
 from utils.files import relative_name
 from utils.seeds import random_generator
@@ -131,15 +132,7 @@ def list_images(dir_imgs: Path) -> list[str]:
 def image_sizes(root: Path, names: Sequence[str]) -> np.ndarray:
     """`(N, 2)` heights and widths, from the files' headers. Raises InputError for one that is no
     image."""
-    sizes = np.empty((len(names), 2), np.int64)
-    for i, name in enumerate(names):
-        try:
-            with Image.open(root / name) as image:
-                sizes[i] = image.size[::-1]
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(f"{root / name}: cannot be read as an image ({error}); replace it"
-                             ) from error
-    return sizes
+    return np.array([image_size(root / name) for name in names], np.int64).reshape(-1, 2)
 
 
 def _query_of_masks(path: Path, root: Path) -> Query:
@@ -171,11 +164,12 @@ def _query_of_masks(path: Path, root: Path) -> Query:
 
 
 def write_random_query(folder: Path, *, dir_imgs: Path, n_pixels: int, seed: int,
-                       grid: tuple[int, int] | None) -> None:
-    """A first query for a folder of images: `n_pixels` of each, drawn uniformly, on `grid` (h, w)
-    or on each image's own pixels. Each image's draw depends on the seed and its name alone."""
+                       grid: Grid) -> None:
+    """A first query for a folder of images: `n_pixels` of each, drawn uniformly on the image's
+    grid. Each image's draw depends on the seed and its name alone."""
     names = list_images(dir_imgs)
-    sizes = np.tile(grid, (len(names), 1)) if grid else image_sizes(dir_imgs, names)
+    own = [grid.size] * len(names) if grid.size else image_sizes(dir_imgs, names).tolist()
+    sizes = np.array([grid.of(size) for size in own], np.int64)
     pixels = []
     for name, (h, w) in zip(names, sizes.tolist(), strict=True):
         rng = random_generator(seed, "query", 0, name)

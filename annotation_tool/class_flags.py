@@ -6,7 +6,7 @@ import argparse
 import re
 
 from datasets import DATASET_NAMES, DATASETS
-from datasets.classes import check_classes, read_classes
+from datasets.classes import check_keys, read_classes
 from datasets.spec import ClassSet
 from utils.errors import InputError
 
@@ -29,5 +29,5 @@ def chosen_classes(dataset_name: str, path: str | None) -> ClassSet:
     if name not in DATASETS:
         raise InputError(f"unknown dataset {name!r}; choose from {', '.join(DATASET_NAMES)}, or "
                          "give your own --classes")
-    check_classes(DATASETS[name].classes, where=f"dataset {name}")
+    check_keys(DATASETS[name].classes, where=f"dataset {name}")
     return DATASETS[name]

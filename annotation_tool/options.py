@@ -14,7 +14,7 @@ from annotation_tool.scoring import score, score_lines
 from annotation_tool.session import Session
 from annotation_tool.store import Store
 from annotation_tool.truth import GroundTruth
-from datasets import DATASETS
+from datasets import DATASETS, Grid
 from datasets.spec import ClassSet
 from utils.errors import InputError
 from utils.parsing import Parser
@@ -124,7 +124,7 @@ def prepare(args: argparse.Namespace, dataset_to_paths: dict[str, dict]) -> Task
     if path_query is None:
         path_query = dir_logs / "queries" / f"{name}_{args.n_pixels}_{args.seed}" / "query.json"
         if not path_query.exists():
-            grid = DATASETS[name].grid if name in DATASETS else None
+            grid = DATASETS[name].grid if name in DATASETS else Grid()
             write_random_query(path_query.parent, dir_imgs=Path(dir_imgs), grid=grid,
                                n_pixels=args.n_pixels, seed=args.seed)
             print(f"wrote {args.n_pixels} random pixels of each image of {dir_imgs}: {path_query}")

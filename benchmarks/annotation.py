@@ -27,6 +27,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from annotation_tool.asked import list_images, write_random_query
+from datasets import Grid
 from datasets.synthetic import write_street_scenes
 from utils.errors import InputError, run_program
 
@@ -71,8 +72,8 @@ def prepare(folder: Path, dir_imgs: Path | None, n_images: int) -> list[str]:
     for i in range(n_images):
         source = sources[i % len(sources)]
         (folder / "images" / f"{i:05}{source.suffix}").symlink_to(source)
-    write_random_query(folder / "query", dir_imgs=folder / "images", grid=(360, 480), n_pixels=10,
-                       seed=0)
+    write_random_query(folder / "query", dir_imgs=folder / "images", n_pixels=10,
+                       grid=Grid(size=(360, 480)), seed=0)
     return ["--dataset_name", "camvid", "--dir_imgs", str(folder / "images"), "--path_query",
             str(folder / "query" / "query.json"), "--dir_logs", str(folder / "logs"), "--n_imgs",
             "-1"]

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from datasets.spec import ClassInfo, DatasetSpec, Split
+from datasets.spec import ClassInfo, DatasetSpec, Grid, Split
 
 CAMVID = DatasetSpec(
     name="camvid",
@@ -21,11 +21,13 @@ CAMVID = DatasetSpec(
         ClassInfo(name="bicyclist", key="i", colour=(0, 128, 192)),
     ),
     ignore_index=11,
-    grid=(360, 480),
-    train=Split(images="train", labels="trainannot"),
-    evaluation=Split(images="test", labels="testannot"),
-    image_suffixes=(".png", ".webp"),  # as WebP the set is small enough to carry around
+    grid=Grid(size=(360, 480)),
+    splits={  # as WebP the images are small enough to carry around
+        name: Split(images=name, labels=f"{name}annot", image_endings=(".png", ".webp"))
+        for name in ("train", "val", "test")
+    },
+    evaluation="test",  # as in the paper
 )
 
 # The demo's drawn street scenes (datasets/synthetic.py) come in CamVid's layout and classes.
-DEMO = replace(CAMVID, name="demo", aliases=(), grid=(240, 320))
+DEMO = replace(CAMVID, name="demo", aliases=(), grid=Grid(size=(240, 320)))

@@ -61,15 +61,17 @@ class Annotators:
 
     dir_dataset: what the images' names are relative to.
     dir_annotations: annotators' folders, or folders with such folders `<dataset>_*` in them.
+    classes_file: the YAML file that the classes are from; None: they are a known dataset's.
     on_conflict: a key of datasets.annotations.CONFLICTS.
     allow_partial: train although some pixels have no answer (not if none has).
     """
 
     reads_truth = False
 
-    def __init__(self, *, classes: ClassSet, dir_dataset: str, dir_annotations: Sequence[str],
-                 on_conflict: str, allow_partial: bool) -> None:
-        self._classes, self._dir_dataset = classes, dir_dataset
+    def __init__(self, *, classes: ClassSet, classes_file: str | None, dir_dataset: str,
+                 dir_annotations: Sequence[str], on_conflict: str, allow_partial: bool) -> None:
+        self._classes, self._classes_file = classes, classes_file
+        self._dir_dataset = dir_dataset
         self._places = [Path(place) for place in dir_annotations]
         self._on_conflict, self._allow_partial = on_conflict, allow_partial
 
@@ -101,8 +103,11 @@ class Annotators:
 
     def _command(self, path: Path) -> str:
         place, name = self._places[0], self._classes.name
-        flags = ["--dataset_name", name, "--dir_imgs", str(Path(self._dir_dataset).resolve()),
-                 "--path_query", str(path.resolve()), "--n_imgs", "-1"]
+        flags = ["--dataset_name", name]
+        if self._classes_file is not None:
+            flags += ["--classes", str(Path(self._classes_file).resolve())]
+        flags += ["--dir_imgs", str(Path(self._dir_dataset).resolve()),
+                  "--path_query", str(path.resolve()), "--n_imgs", "-1"]
         if place.name.startswith(f"{name}_"):  # an annotator's own folder
             flags += ["--annotator", place.name.removeprefix(f"{name}_")]
             place = place.parent

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,25 +16,23 @@ class ClassInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Split:
-    """Folders of one split, relative to the dataset's root; files correspond by name."""
-
-    images: str
-    labels: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class ClassSet:
-    """What can be answered.
+    """What can be answered, and how label files say it.
 
     name: of the dataset.
     classes: in the order of their indices 0 .. C-1.
     ignore_index: value of *void* in the label files.
+    label_ids: the class index (None is void) of every value that may occur in the label files,
+        where these are not the indices themselves.
+    void_colours: label files are RGB images in the classes' colours, and in these for void;
+        None: they hold indices.
     """
 
     name: str
     classes: tuple[ClassInfo, ...]
     ignore_index: int
+    label_ids: Mapping[int, int | None] | None = None
+    void_colours: tuple[tuple[int, int, int], ...] | None = None
 
     @property
     def n_classes(self) -> int:
@@ -45,17 +44,71 @@ class ClassSet:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Split:
+    """Where the files of a split are, relative to the dataset's root.
+
+    An image and its label map correspond by their path inside `images` and `labels` without the
+    ending: `images/a/b_left.png` and `labels/a/b_ids.png` by `a/b` for the endings `_left.png` and
+    `_ids.png`. `recursive`: folders inside are searched too. `listed`: a text file with one such
+    path a line; only these belong to the split. `labels` is None where there are none.
+    """
+
+    images: str
+    labels: str | None
+    image_endings: tuple[str, ...] = (".png",)
+    label_ending: str = ".png"
+    recursive: bool = False
+    listed: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """On which pixels images are asked and trained: each resized to `size` (height, width), or so
+    that its longer side is `longer_side`; by neither, as it is. Then divided by `downsample`."""
+
+    size: tuple[int, int] | None = None
+    longer_side: int | None = None
+    downsample: int = 1
+
+    def of(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of the grid of an image of this size."""
+        height, width = self.size or image_size
+        if self.size is None and self.longer_side is not None:
+            factor = self.longer_side / max(image_size)
+            height, width = round(height * factor), round(width * factor)
+        return max(height // self.downsample, 1), max(width // self.downsample, 1)
+
+    def divided(self, factor: int) -> Grid:
+        return replace(self, downsample=self.downsample * factor)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetSpec(ClassSet):
     """A dataset as facts.
 
-    name, aliases: what `--dataset_name` accepts.
-    grid: (height, width) in pixels on which pixels are asked and the network is trained,
-        before `--downsample`.
-    train, evaluation: the split that is labelled, and the one the model is scored on.
+    aliases: what `--dataset_name` accepts besides the name.
+    splits: by name; `train` is the one that is labelled.
+    evaluation: the name of the split that models are scored on.
+    grid: before `--downsample`.
+    reduced_copy: the files are so large that a copy at `--downsample` is written beside them once
+        (datasets/reduced.py).
     """
 
     aliases: tuple[str, ...] = ()
-    grid: tuple[int, int]
-    train: Split
-    evaluation: Split
-    image_suffixes: tuple[str, ...] = (".png",)
+    splits: Mapping[str, Split] = field(default_factory=dict)
+    evaluation: str = "val"
+    grid: Grid = Grid()
+    reduced_copy: bool = False
+
+    def to_dict(self) -> dict:
+        """As plain values; see `spec_from_dict`."""
+        return asdict(self)
+
+
+def spec_from_dict(content: dict) -> DatasetSpec:
+    """A spec from what `DatasetSpec.to_dict` gave. Raises TypeError or KeyError for other content.
+    """
+    return DatasetSpec(**content | {
+        "classes": tuple(ClassInfo(**info) for info in content["classes"]),
+        "splits": {name: Split(**split) for name, split in content["splits"].items()},
+        "grid": Grid(**content["grid"])})

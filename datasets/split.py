@@ -10,15 +10,20 @@ from pathlib import Path
 import numpy as np
 
 from datasets.images import (
+    IGNORE,
+    Sample,
     check_same_size,
+    image_size,
     list_samples,
     read_image,
     read_label,
     resize_image,
     resize_label,
 )
-from datasets.spec import DatasetSpec, Split
+from datasets.spec import DatasetSpec, Grid
+from utils.errors import InputError
 from utils.progress import track
+from utils.seeds import random_generator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +42,11 @@ class LoadedSplit:
     sizes: np.ndarray
     labels: list[np.ndarray] | None
 
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """Height and width of the largest grid."""
+        return self.images.shape[1:3]
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -47,9 +57,13 @@ class LoadedSplit:
                            labels=self.labels and [self.labels[i] for i in indices])
 
     def grid_labels(self) -> np.ndarray:
-        """All label maps on the grid, `(N, H, W)` uint8; the grids must have one size."""
-        return np.stack([resize_label(label, tuple(size)) for label, size in
-                         zip(self.labels, self.sizes.tolist(), strict=True)])
+        """All label maps on the grid, `(N, H, W)` uint8; smaller ones sit top-left, IGNORE is
+        beside them."""
+        labels = np.full(self.images.shape[:3], IGNORE, np.uint8)
+        for canvas, label, (height, width) in zip(labels, self.labels, self.sizes.tolist(),
+                                                  strict=True):
+            canvas[:height, :width] = resize_label(label, (height, width))
+        return labels
 
     def batches(self, batch_size: int) -> Iterator[np.ndarray]:
         """Indices of all images, batch by batch; a batch has one grid size and one label size."""
@@ -61,32 +75,46 @@ class LoadedSplit:
             yield from (members[i : i + batch_size] for i in range(0, len(members), batch_size))
 
 
-def load_split(spec: DatasetSpec, split: Split, *, dir_dataset: str | Path, grid: tuple[int, int],
-               n_workers: int, limit: int | None = None, with_labels: bool = True) -> LoadedSplit:
-    """Read a split (the first `limit` images of it) in `n_workers` threads, with a progress bar.
+def load_split(spec: DatasetSpec, split: str, *, dir_dataset: str | Path, grid: Grid,
+               n_workers: int, limit: int | None = None, n_images: int | None = None,
+               seed: int = 0, with_labels: bool = True) -> LoadedSplit:
+    """Read a split in `n_workers` threads, with a progress bar: all of it, its first `limit`
+    images, or `n_images` of it, drawn by `seed` (fewer are a part of more).
 
     Raises InputError as datasets/images.py does: the first file that cannot be used is named."""
-    samples = list_samples(dir_dataset, split, suffixes=spec.image_suffixes,
-                           with_labels=with_labels)[:limit]
-    images = np.empty((len(samples), *grid, 3), np.uint8)
-
-    def read(index: int) -> np.ndarray | None:
-        sample, label = samples[index], None
-        image = read_image(sample.image)
-        if sample.label is not None:
-            label = read_label(sample.label, spec=spec)
-            check_same_size(sample, image, label)
-        images[index] = resize_image(image, grid)
-        return label
-
+    samples = list_samples(dir_dataset, spec.splits[split], with_labels=with_labels)[:limit]
+    if n_images is not None:
+        if n_images > len(samples):
+            raise InputError(f"--n_images {n_images}: {dir_dataset} has {len(samples)} images to "
+                             "train on")
+        drawn = random_generator(seed, "images").permutation(len(samples))[:n_images]
+        samples = [samples[i] for i in sorted(drawn)]
     # Threads are enough: Pillow decodes outside the interpreter's lock.
     with ThreadPoolExecutor(max(n_workers, 1)) as pool:
         try:
+            sizes = np.array(_grid_sizes(samples, grid, pool), np.int64)
+            images = np.zeros((len(samples), *sizes.max(axis=0), 3), np.uint8)
+
+            def read(index: int) -> np.ndarray | None:
+                sample, label, (height, width) = samples[index], None, sizes[index].tolist()
+                image = read_image(sample.image)
+                if sample.label is not None:
+                    label = read_label(sample.label, spec=spec)
+                    check_same_size(sample, image, label)
+                images[index, :height, :width] = resize_image(image, (height, width))
+                return label
+
             labels = list(track(pool.map(read, range(len(samples))), len(samples),
-                                description=f"reading {split.images}", unit="image"))
+                                description=f"reading {split}", unit="image"))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return LoadedSplit(names=[sample.name for sample in samples], images=images,
-                       sizes=np.tile(np.array(grid, np.int64), (len(samples), 1)),
+    return LoadedSplit(names=[sample.name for sample in samples], images=images, sizes=sizes,
                        labels=labels if with_labels else None)
+
+
+def _grid_sizes(samples: Sequence[Sample], grid: Grid, pool: ThreadPoolExecutor
+                ) -> list[tuple[int, int]]:
+    if grid.size is not None:
+        return [grid.of(grid.size)] * len(samples)
+    return [grid.of(size) for size in pool.map(lambda sample: image_size(sample.image), samples)]

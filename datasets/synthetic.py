@@ -63,7 +63,8 @@ def write_street_scenes(dir_dataset: str | Path, *, n_train: int = 40, n_test: i
 
 def _files(n_train: int, n_test: int) -> Iterator[tuple[int, int, str, str]]:
     """(number of the split, number of the scene, image, label); paths below the set's folder."""
-    for number, (split, n) in enumerate(((CAMVID.train, n_train), (CAMVID.evaluation, n_test))):
+    for number, (name, n) in enumerate((("train", n_train), ("test", n_test))):
+        split = CAMVID.splits[name]
         for i in range(n):
             yield number, i, f"{split.images}/scene_{i:04}.png", f"{split.labels}/scene_{i:04}.png"
 

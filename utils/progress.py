@@ -52,9 +52,10 @@ class Progress:
               flush=True)
 
 
-def track(iterable: Iterable[_T], total: int, *, description: str, unit: str) -> Iterator[_T]:
-    """Iterate with a bar."""
-    with Progress(total, description, unit=unit) as progress:
+def track(iterable: Iterable[_T], total: int, *, description: str, unit: str,
+          done: int = 0) -> Iterator[_T]:
+    """Iterate with a bar of `total` steps, `done` of which were done before."""
+    with Progress(total, description, done=done, unit=unit) as progress:
         for item in iterable:
             yield item
             progress.advance()

@@ -11,6 +11,7 @@ from PIL import Image
 
 from annotation_tool import options
 from annotation_tool.asked import ORDERS, choose, load_asked, write_random_query
+from datasets import Grid
 from datasets.queries import Query, write_query
 from utils.errors import InputError
 
@@ -148,7 +149,7 @@ def test_missing_files_are_counted_and_named(root: Path) -> None:
 
 def test_a_random_query_depends_on_seed_and_name_alone(root: Path) -> None:
     def asked(seed: int) -> dict[str, list]:
-        write_random_query(root / "q", dir_imgs=root / "train", grid=None, n_pixels=5, seed=seed)
+        write_random_query(root / "q", dir_imgs=root / "train", grid=Grid(), n_pixels=5, seed=seed)
         return {image.name: image.pixels.tolist() for image in load_asked(root / "q",
                                                                           root / "train")}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from datasets import DATASETS
-from datasets.classes import check_classes, read_classes
+from datasets.classes import check_keys, read_classes
 from utils.errors import InputError
 
 
@@ -77,4 +77,4 @@ def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
 
 def test_the_datasets_own_classes_have_their_keys() -> None:
     for spec in DATASETS.values():
-        check_classes(spec.classes, where=spec.name)
+        check_keys(spec.classes, where=spec.name)
