@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,32 +17,32 @@ import torch
 from torch import Tensor, nn
 
 import args as flags
-from datasets import DATASETS, DatasetSpec
+from datasets import DatasetSpec
 from datasets.augment import Augmentation
-from datasets.batches import Batch, TrainingSet, n_batches, training_batches
-from datasets.images import IGNORE, has_files, resize_label
+from datasets.batches import Batch, n_batches
+from datasets.images import IGNORE, has_files
 from datasets.labellers import LABELLERS, Labeller, WaitingForLabels
+from datasets.noise import LabelNoise
 from datasets.points import Points, concatenate, padded, read_labels, write_labels
+from datasets.prepare import prepare
 from datasets.queries import Query, read_query, write_query
 from datasets.split import LoadedSplit, load_split
-from networks import N_STATISTICS_POINTS, build_network
-from networks.weights import download_imagenet_weights, load_backbone_weights
+from networks import build_network
+from networks.weights import RELEASES, backbone_weights
 from query import ACQUISITIONS, excluding, initial_query, next_query
+from utils.acquisition import needs
 from utils.checkpoints import load_checkpoint
 from utils.device import place, select_autocast, select_device
 from utils.errors import InputError, run_program
+from utils.experiment import Experiment
 from utils.files import read_json, write_json
 from utils.inference import Predictor
 from utils.losses import cross_entropy
-from utils.metrics import flat_scores, iou_columns, unknown_scores
-from utils.optimisation import build_optimizer, build_schedule
-from utils.plots import Panel, save_curve, save_qualitative_grid
+from utils.plots import save_curve
 from utils.round_training import RoundTraining
 from utils.runs import MetricsTable, check_flags, file_digest, move_aside, record_flags
-from utils.seeds import seed_of
 from utils.statistics import answer_statistics, query_statistics
 
-N_PICTURES = 4  # images in a round's qualitative grid
 WAITING = 3  # exit code: a person has to answer before it goes on
 
 
@@ -71,125 +71,17 @@ def train_one_epoch(network: nn.Module, batches: Iterable[Batch], *,
     return torch.stack(losses).mean().item()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Experiment:
-    """What is the same in every round. `fresh_network` draws an untrained network's weights from
-    torch's generator; `uncertainty`, an acquisition function, is what the pictures show. Without a
-    validation set `val` is None."""
-
-    folder: Path
-    spec: DatasetSpec
-    train: LoadedSplit
-    val: LoadedSplit | None
-    images: Tensor
-    device: torch.device
-    autocast: Callable[[], AbstractContextManager]
-    predictor: Predictor
-    fresh_network: Callable[[], nn.Module]
-    uncertainty: Callable[[Tensor], Tensor]
-    augmentation: Augmentation
-    optimizer: dict
-    schedule: str
-    batch_size: int
-    n_epochs: int
-    eval_interval: int
-    seed: int
-    config: dict
-
-    def training(self, folder: Path, round_index: int) -> RoundTraining:
-        """The training of a round, at its start or wherever it was left."""
-        torch.manual_seed(seed_of(self.seed, "network", round_index))
-        network = self.fresh_network().to(device=self.device, memory_format=torch.channels_last)
-        optimizer = build_optimizer(network, **self.optimizer)
-        schedule = build_schedule(optimizer, name=self.schedule,
-                                  n_steps=self.n_epochs * self._n_steps)
-        return RoundTraining(folder, network=network, optimizer=optimizer, schedule=schedule,
-                             n_epochs=self.n_epochs, config=self.config | {"round": round_index})
-
-    @property
-    def _n_steps(self) -> int:
-        return n_batches(len(self.train), self.batch_size)
-
-    def fit(self, folder: Path, round_index: int, *, labels: np.ndarray,
-            points: np.ndarray | None = None) -> RoundTraining:
-        """Train a fresh network on `points` `(N, P, 2)` with `labels` `(N, P)`, or on label maps
-        `(N, H, W)`; or finish the training that `folder` holds."""
-        training = self.training(folder, round_index)
-        data = TrainingSet(
-            names=self.train.names, sizes=self.train.sizes, images=self.images,
-            labels=place(labels, self.device), device=self.device,
-            points=None if points is None else place(points, self.device))
-
-        def train_epoch(epoch: int, step_done: Callable[[Tensor], None]) -> float:
-            key = (self.seed, "train", round_index, epoch)
-            torch.manual_seed(seed_of(*key, "dropout"))
-            batches = training_batches(data, augmentation=self.augmentation, key=key,
-                                       batch_size=self.batch_size,
-                                       n_statistics_points=N_STATISTICS_POINTS)
-            return train_one_epoch(training.network, batches, optimizer=training.optimizer,
-                                   schedule=training.schedule, autocast=self.autocast,
-                                   step_done=step_done)
-
-        def evaluate(network: nn.Module) -> np.ndarray:
-            return self.predictor.evaluate(network, self.val, n_classes=self.spec.n_classes,
-                                           autocast=self.autocast)
-
-        training.run(train_epoch, evaluate if self.val else None, n_steps=self._n_steps,
-                     eval_interval=self.eval_interval, description=f"round {round_index + 1}")
-        return training
-
-    def save_pictures(self, folder: Path, network: nn.Module, points: Points) -> None:
-        """The qualitative grid of a round: a few training images, evenly spaced."""
-        chosen = np.unique(np.linspace(0, len(self.train) - 1, N_PICTURES).round().astype(int))
-        split, panels = self.train.subset(chosen), []
-        for index, logits in self.predictor.logits(network, split, to_labels=False):
-            for i, probabilities in zip(index, logits.softmax(dim=1), strict=True):
-                height, width = split.sizes[i]
-                panels.append(Panel(
-                    title=split.names[i], image=split.images[i, :height, :width],
-                    truth=split.labels and resize_label(split.labels[i], (height, width)),
-                    prediction=probabilities.argmax(dim=0).byte().cpu().numpy(),
-                    uncertainty=self.uncertainty(probabilities[None])[0].cpu().numpy(),
-                    asked=points.of_image(chosen[i])))
-        save_qualitative_grid(folder / "qualitative.png", panels, spec=self.spec)
-
-    def metrics_columns(self) -> list[str]:
-        return ["round", "pixels_per_image", "pixels_total", "percent", "pixels_trained",
-                "void_answers", "miou_last", "miou_best", "epoch_best", "pixel_accuracy",
-                "mean_accuracy", *iou_columns(self.spec.class_names), "train_seconds",
-                "val_seconds", "query_seconds"]
-
-    def metrics_row(self, training: RoundTraining, round_index: int, *, n_asked: int, n_void: int,
-                    query_seconds: float) -> dict[str, object]:
-        last = training.log_val[-1] if self.val else unknown_scores(self.spec.n_classes)
-        best = training.best or {"miou": last["miou"], "epoch": training.epoch}
-        return flat_scores(last, self.spec.class_names) | {
-            "round": round_index,
-            "pixels_per_image": n_asked / len(self.train),
-            "pixels_total": n_asked,
-            "percent": 100 * n_asked / int(self.train.sizes.prod(axis=1).sum()),
-            "pixels_trained": n_asked - n_void,
-            "void_answers": n_void,
-            "miou_last": last["miou"],
-            "miou_best": best["miou"],
-            "epoch_best": best["epoch"],
-            "train_seconds": sum(row["seconds"] for row in training.log_train),
-            "val_seconds": sum(row["seconds"] for row in training.log_val),
-            "query_seconds": query_seconds,
-        }
-
-
 class ActiveLearning:
     """The rounds: ask, get answers, train; every step is skipped that its files show as done.
 
     `init_query`, a file, is asked in the first round, if given."""
 
     def __init__(self, experiment: Experiment, *, labeller: Labeller, n_rounds: int,
-                 n_init_pixels: int, init_query: str | None, asking: dict,
+                 n_init_pixels: int, init_query: str | None, asking: dict, noise: LabelNoise,
                  max_mask_gb: float) -> None:
         self._experiment, self._labeller, self._n_rounds = experiment, labeller, n_rounds
         self._n_init_pixels, self._init_query = n_init_pixels, init_query
-        self._asking, self._max_mask_gb = asking, max_mask_gb
+        self._asking, self._noise, self._max_mask_gb = asking, noise, max_mask_gb
         self._answered: list[Points] = []
 
     def run(self, metrics: MetricsTable) -> None:
@@ -202,7 +94,7 @@ class ActiveLearning:
             if r < len(metrics.rows):
                 print(round_line(metrics.rows[r], self._n_rounds))
                 continue
-            training = self._fit(r, points)
+            training = self._fit(r)
             experiment.save_pictures(folder, training.network, points)
             metrics.put(experiment.metrics_row(
                 training, r, n_asked=len(points), n_void=points.n_void,
@@ -212,9 +104,15 @@ class ActiveLearning:
     def _folder(self, r: int) -> Path:
         return self._experiment.folder / f"{r}_query"
 
-    def _fit(self, r: int, points: Points) -> RoundTraining:
-        coordinates, labels = padded(points, n_images=len(self._experiment.train))
-        return self._experiment.fit(self._folder(r), r, points=coordinates, labels=labels)
+    def _fit(self, r: int) -> RoundTraining:
+        def supervision(epoch: int) -> tuple[np.ndarray, np.ndarray]:
+            points = [answers if i == 0 else self._noise.apply(answers, round_index=i, use=epoch)
+                      for i, answers in enumerate(self._answered)]
+            return padded(concatenate(points), n_images=len(self._experiment.train))
+
+        once = functools.cache(lambda: supervision(0))
+        every = supervision if self._noise.p and self._noise.redraw else lambda _: once()
+        return self._experiment.fit(self._folder(r), r, supervision=every)
 
     def _ask(self, r: int) -> None:
         """Choose the pixels of a round and get their answers, unless that has been done."""
@@ -246,7 +144,7 @@ class ActiveLearning:
     def _choose(self, r: int) -> None:
         folder, split = self._folder(r), self._experiment.train
         earlier = concatenate(self._answered)
-        network = None if r == 0 else self._fit(r - 1, earlier).network
+        network = None if r == 0 else self._fit(r - 1).network
         start = time.perf_counter()
         excluded = excluding(self._labeller.never_asked(split),
                              [earlier.of_image(i) for i in range(len(split))])
@@ -274,7 +172,7 @@ def train_fully(experiment: Experiment, metrics: MetricsTable) -> None:
     if not metrics.rows:
         folder = experiment.folder / "full"
         labels = experiment.train.grid_labels()
-        training = experiment.fit(folder, 0, labels=labels)
+        training = experiment.fit(folder, 0, supervision=lambda _: (None, labels))
         experiment.save_pictures(folder, training.network, concatenate([]))
         metrics.put(experiment.metrics_row(
             training, 0, n_asked=int(experiment.train.sizes.prod(axis=1).sum()),
@@ -295,12 +193,13 @@ def round_line(row: dict[str, str], n_rounds: int) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     args = flags.parse_arguments(argv)
     folder = Path(args.dir_checkpoints) / flags.experiment_name(args)
-    recorded = vars(args) | {"weights_sha256": args.weights and file_digest(args.weights)}
+    recorded = vars(args) | {f"{name}_sha256": getattr(args, name) and file_digest(
+        getattr(args, name)) for name in ("weights", "p_dataset_config")}
+    spec = flags.spec_of(args)
     if not args.overwrite:
         check_flags(folder, flags=recorded, free=flags.NOT_THE_EXPERIMENT)
-    labeller = LABELLERS[args.labeller](classes=DATASETS[args.dataset_name],
-                                        **flags.annotator_kwargs(args))
-    experiment = build_experiment(args, folder, with_labels=labeller.reads_truth)
+    labeller = LABELLERS[args.labeller](classes=spec, **flags.annotator_kwargs(args))
+    experiment = build_experiment(args, folder, spec=spec, with_labels=labeller.reads_truth)
     if args.overwrite and folder.exists():
         print(f"the old run is now in {move_aside(folder)}", file=sys.stderr)
     record_flags(folder, flags=recorded, repository=flags.DIR_ROOT)
@@ -317,6 +216,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     rounds = ActiveLearning(
         experiment, labeller=labeller, n_rounds=n_rounds, n_init_pixels=args.n_init_pixels,
         init_query=args.init_query, asking=flags.asking_kwargs(args),
+        noise=LabelNoise(p=args.label_noise, redraw=args.label_noise_redraw,
+                         n_classes=spec.n_classes, seed=args.seed),
         max_mask_gb=args.max_mask_gb)
     try:
         rounds.run(metrics)
@@ -335,51 +236,79 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def build_experiment(args: argparse.Namespace, folder: Path, *, with_labels: bool) -> Experiment:
+def pretrained_weights(args: argparse.Namespace, backbone: nn.Module) -> dict[str, Tensor] | None:
+    """What the backbone starts from; None: random weights. Raises InputError if it does not fit."""
+    if args.weight_type == "random":
+        return None
+    if args.weight_type == "file":
+        content, source = load_checkpoint(args.weights), args.weights
+    else:
+        source = args.weight_type
+        content = RELEASES[source](args.backbone, width_multiplier=args.width_multiplier)
+    state, report = backbone_weights(content, backbone, source=source)
+    print(report, file=sys.stderr)
+    return state
+
+
+def load_data(args: argparse.Namespace, spec: DatasetSpec, *,
+              with_labels: bool) -> tuple[LoadedSplit, LoadedSplit | None]:
+    """The images to train on, and the validation set if there is one.
+
+    with_labels: whether the former need label maps."""
+    limit = 8 if args.debug else None
+    preparing = dict(dir_dataset=args.dir_dataset, downsample=args.downsample,
+                     n_workers=args.n_workers)
+    folder = prepare(spec, splits={"train": with_labels}, **preparing)
+    val = spec.splits.get(spec.evaluation)
+    has_val = val is not None and (with_labels or has_files(args.dir_dataset, val)
+                                   or has_files(folder, val))
+    if has_val and not args.eval_full:
+        prepare(spec, splits={spec.evaluation: True}, **preparing)
+    reading = dict(grid=spec.grid.divided(args.downsample), n_workers=args.n_workers, limit=limit)
+    train = load_split(spec, "train", dir_dataset=folder, with_labels=with_labels,
+                       n_images=args.n_images, seed=args.seed, **reading)
+    if n_batches(len(train), args.batch_size) == 0:
+        raise InputError(f"{args.dir_dataset}: {len(train)} training image; batch norm needs two")
+    if not has_val:
+        print(f"no validation set with label maps in {args.dir_dataset}: no mIoU will be reported",
+              file=sys.stderr)
+        return train, None
+    return train, load_split(spec, spec.evaluation, **reading,
+                             dir_dataset=args.dir_dataset if args.eval_full else folder)
+
+
+def build_experiment(args: argparse.Namespace, folder: Path, *, spec: DatasetSpec,
+                     with_labels: bool) -> Experiment:
     """Everything that can be wrong with the input is found here, before anything is written.
 
     with_labels: whether the training images need label maps; if not, a validation set is optional.
     """
-    spec, grid = DATASETS[args.dataset_name], flags.grid_of(args)
     device = select_device(args.device)
-    network = flags.network_kwargs(args)
-    pretrained, source = None, "torchvision"
-    if args.weight_type == "file":
-        pretrained, source = load_checkpoint(args.weights), args.weights
-    elif args.weight_type == "supervised":
-        pretrained = download_imagenet_weights(args.backbone)
+    network = flags.network_kwargs(args, n_classes=spec.n_classes)
+    pretrained = pretrained_weights(args, build_network(**network).backbone)
 
     def fresh_network() -> nn.Module:
         fresh = build_network(**network)
-        if pretrained is not None:
-            load_backbone_weights(fresh.backbone, pretrained, source=source)
+        if pretrained is not None:  # only counters of batches may be missing
+            fresh.backbone.load_state_dict(pretrained, strict=False)
         return fresh
 
-    fresh_network()  # refuses weights that do not fit
-    reading = dict(dir_dataset=args.dir_dataset, grid=grid, n_workers=args.n_workers,
-                   limit=8 if args.debug else None)
-    train, val = load_split(spec, spec.train, with_labels=with_labels, **reading), None
-    if with_labels or has_files(args.dir_dataset, spec.evaluation):
-        val = load_split(spec, spec.evaluation, **reading)
-    else:
-        print(f"no validation set ({Path(args.dir_dataset) / spec.evaluation.labels} is missing or "
-              "empty): no mIoU will be reported", file=sys.stderr)
-    if n_batches(len(train), args.batch_size) == 0:
-        raise InputError(f"{args.dir_dataset}: {len(train)} training image; batch norm needs two")
+    train, val = load_data(args, spec, with_labels=with_labels)
     return Experiment(
         folder=folder, spec=spec, train=train, val=val, images=place(train.images, device),
         device=device, autocast=select_autocast(args.amp, device),
         predictor=Predictor(device=device, batch_size=args.eval_batch_size, mean=args.mean,
                             std=args.std),
-        # A random draw is no uncertainty to look at.
-        uncertainty=ACQUISITIONS["margin_sampling" if args.query_strategy == "random"
+        # Neither a random draw nor one network's committee is an uncertainty to look at.
+        uncertainty=ACQUISITIONS["margin_sampling" if needs(args.query_strategy)
                                  else args.query_strategy],
-        fresh_network=fresh_network, augmentation=Augmentation(**flags.augmentation_kwargs(args)),
+        train_one_epoch=train_one_epoch, fresh_network=fresh_network,
+        augmentation=Augmentation(**flags.augmentation_kwargs(args, canvas=train.canvas)),
         optimizer=flags.optimizer_kwargs(args), schedule=args.schedule,
         batch_size=args.batch_size, n_epochs=args.n_epochs, eval_interval=args.eval_interval,
         seed=args.seed,
-        config={"dataset": args.dataset_name, "grid": list(grid), "network": network,
-                "mean": list(args.mean), "std": list(args.std),
+        config={"dataset": spec.to_dict(), "downsample": args.downsample, "network": network,
+                "mean": list(args.mean), "std": list(args.std), "n_images": args.n_images,
                 "classes": list(spec.class_names), "seed": args.seed,
                 "asking": flags.asking_kwargs(args)})
 

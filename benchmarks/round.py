@@ -15,8 +15,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import args as flags
@@ -40,7 +38,8 @@ def main() -> int:
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        experiment = build_experiment(args, Path(folder), with_labels=True)
+        experiment = build_experiment(args, Path(folder), spec=flags.spec_of(args),
+                                      with_labels=True)
         figures["start_s"] = time.perf_counter() - start
         split, device = experiment.train, experiment.device
         voids = void_masks(split)
@@ -59,7 +58,8 @@ def main() -> int:
         synchronise(device)
         figures["batches_s"] = time.perf_counter() - start
 
-        training = experiment.fit(Path(folder), 0, labels=labels, points=coordinates)
+        training = experiment.fit(Path(folder), 0,
+                                  supervision=lambda _: (coordinates, labels))
         figures["epoch_s"] = training.log_train[-1]["seconds"]
         figures["validation_s"] = training.log_val[-1]["seconds"]
         start = time.perf_counter()
@@ -69,7 +69,7 @@ def main() -> int:
     figures["batches_share_of_epoch"] = figures["batches_s"] / figures["epoch_s"]
     figures["peak_mb"] = peak_memory_mb(device)
     about = {"machine": describe_machine(device), "images": [len(split), len(experiment.val)],
-             "grid": np.array(experiment.config["grid"]).tolist(),
+             "grid": list(split.canvas),
              "batch_size": args.batch_size, "backbone": args.backbone}
     print(json.dumps(about))
     print_table(list(figures), [list(figures.values())])

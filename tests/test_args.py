@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 import args
@@ -25,17 +27,38 @@ def test_the_papers_recipe_for_camvid() -> None:
         10, 100, 50, 4)
     assert (parsed.lr, parsed.backbone_lr_factor, parsed.weight_decay) == (5e-4, 0.1, 2e-4)
     assert (parsed.top_n_percent, parsed.query_strategy) == (0.05, "margin_sampling")
-    assert args.grid_of(parsed) == (360, 480)
-    assert args.grid_of(parse("--downsample", "2")) == (180, 240)
+    grid = args.spec_of(parsed).grid
+    assert grid.of((720, 960)) == (360, 480) and grid.divided(2).of((1, 1)) == (180, 240)
+    assert args.spec_of(parsed).evaluation == "test"
+    assert args.spec_of(parse("--eval_split", "val")).evaluation == "val"
 
 
 def test_every_dataset_has_a_recipe_whose_keys_are_flags() -> None:
-    assert args.RECIPES.keys() == DATASETS.keys()
+    assert args.RECIPES.keys() == DATASETS.keys() | {"own"}
     for name, recipe in args.RECIPES.items():
+        if name == "own":
+            continue
         parsed = vars(args.parse_arguments(["--dataset_name", name]))
         assert recipe.keys() <= parsed.keys()
-        assert all(value is not None for flag, value in parsed.items()
-                   if flag not in ("weights", "init_query"))
+        optional = {"weights", "init_query", "p_dataset_config", "n_images", "eval_split", "crop"}
+        assert {flag for flag, value in parsed.items() if value is None} <= optional
+
+
+def test_weight_type_can_be_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "moco.pth.tar"
+    path.touch()
+    for flag in ("--weights", "--weight_type"):
+        parsed = parse(flag, str(path))
+        assert (parsed.weight_type, parsed.weights) == ("file", str(path))
+    assert (parse().weight_type, parse().weights) == ("supervised", None)
+
+
+def test_output_stride_is_the_networks_unless_given() -> None:
+    assert args.network_kwargs(parse(), n_classes=11)["output_stride"] == 16
+    for flags, expected in (((), 8), (("--output_stride", "16"), 16)):
+        parsed = parse("--network_name", "FPN", *flags, "--width_multiplier", "2")
+        kwargs = args.network_kwargs(parsed, n_classes=11)
+        assert (kwargs["output_stride"], kwargs["width_multiplier"]) == (expected, 2)
 
 
 def test_a_misspelt_key_of_a_recipe_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +74,8 @@ def test_folders_given_are_the_callers_and_defaults_the_programs() -> None:
 
 
 def test_the_demos_grid_is_small() -> None:
-    height, width = args.grid_of(args.parse_arguments(["--dataset_name", "demo"]))
+    demo = args.parse_arguments(["--dataset_name", "demo"])
+    height, width = args.spec_of(demo).grid.divided(demo.downsample).of((1, 1))
     assert height <= 120 and width <= 160
 
 
@@ -68,9 +92,10 @@ def test_experiment_name(argv: tuple[str, ...], name: str) -> None:
 
 
 @pytest.mark.parametrize(("argv", "message"), [
-    (("--dataset_name", "kitti"), r"unknown dataset 'kitti'; choose from camvid, cv, demo"),
+    (("--dataset_name", "kitti"), "unknown dataset 'kitti'; choose from camvid, cv, cityscapes, "
+                                  "cs, voc, voc2012, demo"),
     (("--network_name", "unet"), "unknown network 'unet'; choose from deeplab"),
-    (("--backbone", "vgg"), "unknown backbone 'vgg'; choose from mobilenetv2, resnet50"),
+    (("--backbone", "vgg"), "unknown backbone 'vgg'; choose from mobilenetv2, resnet18, "),
     (("-qs", "badge"), "unknown query strategy 'badge'; choose from margin_sampling, "),
     (("--weight_type", "dino"), "unknown weight type 'dino'"),
     (("--optimizer", "lion"), "unknown optimizer 'lion'"),
@@ -81,6 +106,9 @@ def test_experiment_name(argv: tuple[str, ...], name: str) -> None:
     (("--lr", "-1"), "'-1' is not a positive number"),
     (("--lr", "nan"), "'nan' is not a positive number"),
     (("--weights", "a.pth", "--weight_type", "random"), "not allowed with"),
+    (("--weight_type", "moco"), "unknown weight type 'moco'; choose from random, supervised, "
+                                "moco_v2, or give a file"),
+    (("--width_multiplier", "0"), "an integer of at least 1"),
     (("--n_pixels_by_us", "0", "--n_init_pixels", "5"), "--n_init_pixels has no meaning"),
     (("--n_pixels_by_us", "0", "-qs", "entropy"), "--query_strategy has no meaning"),
     (("--reverse_order", "--top_n_percent", "0"), "none are drawn"),

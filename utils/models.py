@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from datasets import DATASETS, DatasetSpec
+from datasets.prepare import prepare
+from datasets.spec import DatasetSpec, spec_from_dict
 from datasets.split import LoadedSplit, load_split
 from networks import build_network
 from utils.checkpoints import load_checkpoint
@@ -18,16 +19,13 @@ from utils.inference import Predictor
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """`config` is what train.py put into the checkpoint: dataset, grid, network (its keyword
-    arguments), mean, std, asking, seed, round."""
+    """`config` is what train.py put into the checkpoint: dataset (a spec's `to_dict`), downsample,
+    n_images, network (its keyword arguments), mean, std, asking, seed, round."""
 
     network: nn.Module
+    spec: DatasetSpec
     config: dict
     device: torch.device
-
-    @property
-    def spec(self) -> DatasetSpec:
-        return DATASETS[self.config["dataset"]]
 
     def predictor(self, *, batch_size: int) -> Predictor:
         return Predictor(device=self.device, batch_size=batch_size, mean=self.config["mean"],
@@ -35,9 +33,13 @@ class Model:
 
     def load_train_split(self, dir_dataset: str | Path, *, n_workers: int,
                          with_labels: bool) -> LoadedSplit:
-        return load_split(self.spec, self.spec.train, dir_dataset=dir_dataset,
-                          grid=tuple(self.config["grid"]), n_workers=n_workers,
-                          with_labels=with_labels)
+        """The images that it was trained on; `--downsample` as it was then."""
+        config, downsample = self.config, self.config["downsample"]
+        folder = prepare(self.spec, dir_dataset=dir_dataset, downsample=downsample,
+                         n_workers=n_workers, splits={"train": with_labels})
+        return load_split(self.spec, "train", dir_dataset=folder, with_labels=with_labels,
+                          grid=self.spec.grid.divided(downsample), n_workers=n_workers,
+                          n_images=config["n_images"], seed=config["seed"])
 
 
 def load_model(path: str | Path, *, device: torch.device) -> Model:
@@ -45,16 +47,15 @@ def load_model(path: str | Path, *, device: torch.device) -> Model:
     content = load_checkpoint(path, needs=("network", "config"))
     try:
         config = content["config"]
-        missing = {"grid", "mean", "std", "asking", "seed", "round"} - config.keys()
+        missing = {"downsample", "n_images", "mean", "std", "asking", "seed",
+                   "round"} - config.keys()
         if missing:
             raise KeyError(*missing)
-        if config["dataset"] not in DATASETS:
-            raise InputError(f"{path}: unknown dataset {config['dataset']!r}; this program knows "
-                             f"{', '.join(DATASETS)}")
+        spec = spec_from_dict(config["dataset"])
         network = build_network(**config["network"])
         network.load_state_dict(content["network"])
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise InputError(f"{path}: is no checkpoint of this program "
                          f"({type(error).__name__}: {error})") from error
     network = network.to(device=device, memory_format=torch.channels_last).eval()
-    return Model(network=network, config=config, device=device)
+    return Model(network=network, spec=spec, config=config, device=device)
