@@ -23,8 +23,9 @@ if [ ! -e "$work/measured" ]; then
         --dir_dataset "$data" --weights "$weights" --eval_batch_size 32
     : > "$work/measured"
 fi
-OMP_NUM_THREADS=2 "$python" "$here/sweep.py" --strategies margin_sampling full --seeds 0 1 2 \
-    --parallel 6 --seconds "$seconds" --json "$out/camvid_mobilenetv2.json" \
+OMP_NUM_THREADS=2 "$python" "$here/study.py" --name camvid_mobilenetv2 --seeds 0 1 2 --parallel 6 \
+    --vary "-qs margin_sampling" "--n_pixels_by_us 0" --seconds "$seconds" --out "$out" \
+    --json "$out/camvid_mobilenetv2.json" \
     --note "weights: $(basename "$weights"); data: $(basename "$pack")" \
     -- --dataset_name cv --dir_dataset "$data" --weights "$weights" --n_workers 2 \
     --eval_batch_size 32 --dir_checkpoints "$work/checkpoints"

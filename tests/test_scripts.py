@@ -6,12 +6,16 @@ import csv
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torchvision.models import mobilenet_v2
 
+from benchmarks.study import Job, parse, plan
+from datasets import DATASET_NAMES
+from query import ACQUISITIONS
 from tests.conftest import quick_flags
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
@@ -30,16 +34,84 @@ def test_scripts_are_posix_shell(script: Path) -> None:
     subprocess.run(["sh", "-n", str(script)], check=True)
 
 
+RECIPES = [path.name for path in sorted(SCRIPTS.glob("*.sh"))
+           if path.name not in ("demo.sh", "test.sh", "environment.sh", "study.sh")]
+
+
+@pytest.fixture
+def plan_of(tmp_path: Path) -> Callable[..., list[Job]]:
+    """`plan_of(script, *arguments)`: what a recipe hands to benchmarks/study.py, as runs. Its
+    Python is one that only prints its arguments, so that this takes no time."""
+    python = tmp_path / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\n[ \"$1\" = -m ] || printf '%s\\n' \"$@\"\n")
+    python.chmod(0o755)
+
+    def plan_script(script: str, *arguments: str) -> list[Job]:
+        out = run_script(script, *arguments, cwd=tmp_path, VENV=str(tmp_path / "venv"),
+                         SEEDS="3 4")
+        _, _, words = out.partition("study.py\n")
+        args = parse(words.splitlines())
+        assert args.name == script.removesuffix(".sh") and args.seeds == [3, 4]
+        return plan(args.common, args.vary, args.seeds)
+
+    return plan_script
+
+
+@pytest.mark.parametrize("script", RECIPES)
+def test_recipes_give_flags_that_exist(script: str, plan_of) -> None:
+    """Arguments go to train.py, in all runs."""
+    jobs = plan_of(script, "--n_workers", "7", "--suffix", "two words")
+    assert len(jobs) >= 2 and all(job.flags.n_workers == 7 for job in jobs)
+    assert all(job.flags.suffix.startswith("two words") for job in jobs)
+    if script.startswith(("pixelpick", "fully")):
+        assert [job.flags.seed for job in jobs] == [3, 4]
+        _, network, dataset = script.removesuffix(".sh").replace("y-s", "ys").split("-")
+        assert (jobs[0].flags.network_name, jobs[0].flags.dataset_name) == (
+            {"dl": "deeplab", "fpn50": "FPN"}[network], DATASET_NAMES[dataset])
+        assert (jobs[0].flags.n_pixels_by_us == 0) == script.startswith("fully")
+
+
+def test_diversity_compares_equal_budgets_and_steps(plan_of) -> None:
+    jobs = [job.flags for job in plan_of("diversity.sh")]
+    assert {flags.n_images * flags.max_budget for flags in jobs} == {3600}
+    assert {flags.n_images // flags.batch_size * flags.n_epochs for flags in jobs} == {4500}
+    assert {flags.n_epochs // flags.eval_interval for flags in jobs} == {50}
+
+
+def test_sampling_has_all_acquisition_functions(plan_of) -> None:
+    jobs = plan_of("sampling.sh")
+    assert {job.flags.query_strategy for job in jobs} == set(ACQUISITIONS)
+    assert jobs[0].flags.query_strategy == "random"  # what the others are compared with
+
+
+def test_a_recipe_for_each_row_of_the_papers_tables() -> None:
+    for network in ("dl", "fpn50"):
+        for dataset in ("cv", "cs", "voc"):
+            assert {f"pixelpick-{network}-{dataset}.sh",
+                    f"fully-supervised-{network}-{dataset}.sh"} <= set(RECIPES)
+
+
 def test_camvid_script_from_another_folder(tiny_camvid: Path, tmp_path: Path) -> None:
-    """Relative folders are the caller's; an unset variable leaves the recipe's default."""
+    """Relative folders are the caller's; an unset variable leaves the recipe's default. Full masks
+    of before are in the table."""
     torch.save(mobilenet_v2().state_dict(), tmp_path / "weights.pth")
-    flags = quick_flags(without=["--dataset_name", "--weight_type"])
+    flags = [*quick_flags(without=["--dataset_name", "--weight_type", "--max_budget",
+                                   "--n_pixels_by_us"]), "--n_epochs", "1",
+             "--dir_checkpoints", str(tmp_path / "runs")]
     (tmp_path / "data").symlink_to(tiny_camvid)
-    run_script("pixelpick-dl-cv.sh", *flags, "--n_epochs", "1", "--dir_checkpoints",
-               str(tmp_path / "runs"), cwd=tmp_path, CAMVID_DIR="data",
-               MOBILENET_WEIGHTS="weights.pth", SEEDS="0 3")
-    names = sorted(path.name for path in (tmp_path / "runs").iterdir())
-    assert [name[-2:] for name in names] == ["_0", "_3"]
+    where = dict(cwd=tmp_path, CAMVID_DIR="data", MOBILENET_WEIGHTS="weights.pth")
+    run_script("fully-supervised-dl-cv.sh", *flags, SEEDS="0", **where)
+    out = run_script("pixelpick-dl-cv.sh", *flags, "--max_budget", "8", "--n_pixels_by_us", "4",
+                     SEEDS="0 3", PARALLEL="2", **where)
+    names = sorted(path.name for path in (tmp_path / "runs").glob("camvid*"))
+    assert [name.split("mobilenetv2_")[1] for name in names] == [
+        "full_0", "margin_sampling_4_p0.05_0", "margin_sampling_4_p0.05_3"]
+    last = next(line for line in out.splitlines() if "| last |" in line)
+    assert last.count("(2)") == 2 and last.count("(1)") == 1 and "%" in last
+    pictures = {path.name for path in (tmp_path / "runs/studies/pixelpick-dl-cv").iterdir()}
+    assert pictures == {"logs", "miou_last.png", "miou_best.png", "published.png", "table.json",
+                        "table.md"}
 
 
 def test_the_demo_learns(tmp_path: Path) -> None:

@@ -83,5 +83,45 @@ def save_curve(path: Path, *, pixels: Sequence[float], last: Sequence[float],
     _save(path, figure)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One line of a comparison, in percent: `std` is None where there is one run, `full` where full
+    supervision is not known; `published`: points of somebody else's table, drawn as such."""
+
+    label: str
+    pixels: Sequence[float]
+    mean: Sequence[float]
+    std: Sequence[float | None]
+    full: float | None = None
+    published: bool = False
+
+
+def save_comparison(path: Path, curves: Sequence[Curve], *, xlabel: str, title: str) -> None:
+    """mIoU against labelled pixels: mean line and a band of one standard deviation, full
+    supervision dashed; published results are markers with bars, their full supervision dotted."""
+    figure = Figure(figsize=(8, 4.5 + 0.2 * len(curves)), dpi=120, layout="constrained")
+    axis = figure.subplots()
+    for number, curve in enumerate(curves):
+        colour, marker = f"C{number % 10}", "osv^D"[number // 10 % 5]
+        spread = np.array([std or 0.0 for std in curve.std])
+        mean = np.array(curve.mean, float)
+        if curve.published or len(mean) == 1:  # a band needs two budgets
+            axis.errorbar(curve.pixels, mean, yerr=spread, fmt="x" if curve.published else marker,
+                          color=colour, capsize=3, label=curve.label)
+        elif len(mean):
+            axis.plot(curve.pixels, mean, color=colour, marker=marker, label=curve.label)
+            axis.fill_between(curve.pixels, mean - spread, mean + spread, color=colour, alpha=0.2,
+                              linewidth=0)
+        if curve.full is not None:
+            axis.axhline(curve.full, color=colour, linestyle=":" if curve.published else "--",
+                         label=None if len(mean) else curve.label)
+    axis.set_xlabel(xlabel)
+    axis.set_ylabel("mIoU (%)")
+    axis.set_title(f"{title}; dashed, dotted: full masks", fontsize=9)
+    axis.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", fontsize=8, ncols=1 if len(curves) < 5 else 2)
+    _save(path, figure)
+
+
 def _save(path: Path, figure: Figure) -> None:
     write_atomically(path, lambda file: figure.savefig(file, format="png"))

@@ -1,0 +1,256 @@
+"""Mean and spread over seeds of finished runs, as a table and a picture.
+
+    python -m utils.table RUN... [--png FILE] [--published_png FILE] [--json FILE]
+
+A RUN is a folder with args.json and metrics.csv. Runs that differ in nothing but the seed are one
+row, called by the flags in which the rows differ. Cells are percent mIoU: mean ± sample standard
+deviation (number of runs).
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from utils.errors import InputError, run_program
+from utils.files import write_json
+from utils.parsing import Parser
+from utils.plots import Curve, save_comparison
+from utils.published import FULL, PUBLISHED, Published
+from utils.run_groups import BUDGETS, METRICS, Group, compare, read_groups
+
+_ALSO = ("pixel_accuracy", "mean_accuracy", "train_seconds", "val_seconds", "query_seconds")
+
+
+def papers_rows(groups: Sequence[Group]) -> list[Published]:
+    """PixelPick's own results with the data sets and networks of the groups."""
+    networks = {(g.flags["dataset_name"], g.flags.get("network_name"), g.flags.get("backbone"))
+                for g in groups}
+    return [row for row in PUBLISHED
+            if row.network and (row.dataset, *row.network) in networks]
+
+
+def published_rows(groups: Sequence[Group]) -> list[Published]:
+    """All that is published on the groups' data sets."""
+    datasets = {group.flags["dataset_name"] for group in groups}
+    return [row for row in PUBLISHED if row.dataset in datasets]
+
+
+def as_json(groups: Sequence[Group], *, metric: str) -> dict:
+    """What the tables say, and the numbers of each run."""
+    rows = []
+    for group in groups:
+        for of, budgets in ((group, group.budgets), (group.full, group.full and [FULL])):
+            rows += [_json_row(of, group.label, budget) for budget in budgets or []]
+    compared = []
+    for group in groups[1:]:
+        found = compare(groups[0], group, metric)
+        if found:
+            compared.append({
+                "group": group.label, "with": groups[0].label, "metric": metric,
+                "budget": _budget_name(found.budget), "difference": round(found.difference, 5),
+                "standard_error": found.error and round(found.error, 5),
+                "verdict": found.verdict})
+    return {"rows": rows, "comparisons": compared}
+
+
+def _json_row(group: Group, label: str, budget: float) -> dict:
+    runs = [run for run in group.runs if budget in run.rounds]
+    strategy = "full" if group.is_full else group.flags.get("query_strategy")
+    row: dict[str, object] = {
+        "group": label, "strategy": strategy, "n_runs": len(runs),
+        "seeds": [run.seed for run in runs], "budget": _budget_name(budget),
+        "pixels_per_image": runs[0].rounds[budget]["pixels_per_image"]}
+    for name in (*METRICS, *_ALSO):
+        values = [run.rounds[budget][name] for run in runs if name in run.rounds[budget]]
+        if values:
+            row[f"{name}_mean"] = round(statistics.mean(values), 5)
+        if len(values) > 1:
+            row[f"{name}_std"] = round(statistics.stdev(values), 5)
+    for metric in METRICS:
+        row[f"{metric}_runs"] = group.values(metric, budget)
+        percent = group.percent_of_full(metric)
+        if percent and percent[1] == budget:
+            row[f"{metric}_percent_of_full"] = round(percent[0], 2)
+    return row
+
+
+# --- as Markdown --------------------------------------------------------------------------------
+
+
+def markdown(groups: Sequence[Group], *, metric: str, budget: str) -> str:
+    """The table; then differences with the first row; then what others have published."""
+    parts = [f"mIoU in percent by {BUDGETS[budget]}; mean ± sample standard deviation (runs). "
+             "*last*: the last epoch; *best*: the best epoch on the evaluated split, the paper's "
+             "protocol.", _main_table(groups, with_paper=budget == "per_image")]
+    if len(groups) > 1:
+        parts += [f"Compared with the first row ({groups[0].label}), {METRICS[metric]} epoch, at "
+                  "the largest budget that both have: difference ± its standard error. Under two "
+                  "standard errors one cannot tell.", _comparisons(groups, metric)]
+    published = published_rows(groups)
+    if published and budget == "per_image":
+        parts += ["Beside published results, each at its largest budget:",
+                  _published_table(groups, published)]
+    return "\n\n".join(parts)
+
+
+def _main_table(groups: Sequence[Group], *, with_paper: bool) -> str:
+    papers = papers_rows(groups) if with_paper else []
+    budgets = sorted({budget for group in groups for budget in group.budgets} | {
+        budget for paper in papers for budget in paper.miou if budget != FULL} - {FULL})
+    rows = []
+    for group in groups:
+        for metric, epoch in METRICS.items():
+            full = group if group.is_full else group.full
+            rows.append([group.label, epoch, *(_cell(group.values(metric, b)) for b in budgets),
+                         _cell(full.values(metric, FULL)) if full else "",
+                         _of_full(group.percent_of_full(metric))])
+    for paper in papers:
+        rows.append([f"the paper: {paper.dataset}, {paper.backbone}, {paper.grid}", "best",
+                     *(_published_cell(paper, b) for b in (*budgets, FULL)),
+                     _of_full((paper.percent_of_full, paper.largest))])
+    return _table(["", "epoch", *map(_budget_name, budgets), "full masks", "of full, at"], rows)
+
+
+def _comparisons(groups: Sequence[Group], metric: str) -> str:
+    rows = []
+    for group in groups[1:]:
+        found = compare(groups[0], group, metric)
+        if found is None:
+            rows.append([group.label, "", "", "no budget in common"])
+            continue
+        error = "" if found.error is None else f" ± {100 * found.error:.1f}"
+        rows.append([group.label, _budget_name(found.budget),
+                     f"{100 * found.difference:+.1f}{error}", found.verdict])
+    return _table(["", "at", "difference", "verdict"], rows)
+
+
+def _published_table(groups: Sequence[Group], published: Sequence[Published]) -> str:
+    rows = []
+    for group in groups:
+        if group.is_full or not group.budgets:
+            continue
+        flags, budget = group.flags, group.budgets[-1]
+        for metric, epoch in METRICS.items():
+            rows.append([f"ours: {group.label}", flags["dataset_name"],
+                         f"{flags.get('network_name')}, {flags.get('backbone')}",
+                         _budget_name(budget), _cell(group.values(metric, budget)),
+                         _cell(group.full.values(metric, FULL)) if group.full else "",
+                         _of_full(group.percent_of_full(metric)),
+                         f"1 / {flags.get('downsample', 1)}",
+                         f"{epoch} epoch, {len(group.runs)} runs", ""])
+    for row in published:
+        rows.append([row.method, row.dataset, row.backbone, _budget_name(row.largest),
+                     _published_cell(row, row.largest), _published_cell(row, FULL),
+                     _of_full((row.percent_of_full, row.largest)), row.grid, row.protocol,
+                     row.reference])
+    return _table(["method", "data set", "network", "pixels per image", "mIoU", "full masks",
+                   "of full, at", "grid", "protocol", "reference"], rows)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |"
+                     for row in (header, ["---"] * len(header), *rows))
+
+
+def _budget_name(budget: float) -> str:
+    return "full" if budget == FULL else f"{budget:.10g}"
+
+
+def _cell(values: Sequence[float]) -> str:
+    """`55.9 ± 0.1 (5)` of fractions; empty of none."""
+    if not values:
+        return ""
+    mean = f"{100 * statistics.mean(values):.1f}"
+    spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{mean}{spread} ({len(values)})"
+
+
+def _published_cell(row: Published, budget: float) -> str:
+    if budget not in row.miou:
+        return ""
+    mean, std = row.miou[budget]
+    return (f"{mean:.1f}" + (f" ± {std:.1f}" if std is not None else "")
+            + (f" ({row.n_runs})" if row.n_runs else ""))
+
+
+def _of_full(percent: tuple[float, float] | None) -> str:
+    return "" if percent is None else f"{percent[0]:.1f} %, {_budget_name(percent[1])}"
+
+
+# --- as pictures --------------------------------------------------------------------------------
+
+
+def curves(groups: Sequence[Group], metric: str) -> list[Curve]:
+    found = []
+    for group in groups:
+        budgets = [budget for budget in group.budgets if budget != FULL]
+        of_budget = [group.values(metric, budget) for budget in budgets]
+        full = group if group.is_full else group.full
+        at_full = full.values(metric, FULL) if full else []
+        found.append(Curve(
+            label=group.label, pixels=budgets,
+            mean=[100 * statistics.mean(values) for values in of_budget],
+            std=[100 * statistics.stdev(values) if len(values) > 1 else None
+                 for values in of_budget],
+            full=100 * statistics.mean(at_full) if at_full else None))
+    return found
+
+
+def published_curve(row: Published) -> Curve:
+    budgets = [budget for budget in row.miou if budget != FULL]
+    return Curve(label=f"{row.method} (published): {row.dataset}, {row.backbone}", pixels=budgets,
+                 mean=[row.miou[budget][0] for budget in budgets],
+                 std=[row.miou[budget][1] for budget in budgets], full=row.miou[FULL][0],
+                 published=True)
+
+
+# --- as a script --------------------------------------------------------------------------------
+
+
+def report(folders: Sequence[Path], *, metric: str = "miou_last", budget: str = "per_image",
+           pictures: Callable[[str], Path | None] = lambda _: None) -> tuple[str, dict]:
+    """The tables as Markdown and as JSON. `pictures(kind)` says where a picture goes, None nowhere:
+    one of each of METRICS, and `published`. Raises InputError if there is nothing to show."""
+    groups = read_groups(folders, budget=budget)
+    if not any(group.budgets for group in groups):
+        raise InputError("none of the runs has finished a round with an mIoU")
+    per_image = budget == "per_image"
+    for shown, epoch in METRICS.items():
+        if path := pictures(shown):
+            papers = papers_rows(groups) if per_image else []
+            save_comparison(path, [*curves(groups, shown), *map(published_curve, papers)],
+                            xlabel=BUDGETS[budget], title=f"{epoch} epoch (the paper's: best)")
+    published = published_rows(groups) if per_image else []
+    if published and (path := pictures("published")):
+        save_comparison(path, [*curves(groups, metric), *map(published_curve, published)],
+                        xlabel=BUDGETS[budget],
+                        title=f"published results; ours: {METRICS[metric]} epoch")
+    return markdown(groups, metric=metric, budget=budget), as_json(groups, metric=metric)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = Parser(prog="python -m utils.table", description="Mean and spread over seeds of runs.")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN",
+                        help="folder of a run: args.json, metrics.csv")
+    parser.add_argument("--metric", choices=METRICS, default="miou_last",
+                        help="of which epoch the picture and the differences are")
+    parser.add_argument("--budget", choices=BUDGETS, default="per_image",
+                        help="what the columns are: pixels per image, or of all images together")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="picture: mIoU against pixels")
+    parser.add_argument("--published_png", type=Path, metavar="FILE",
+                        help="picture: the same beside published results")
+    parser.add_argument("--json", metavar="FILE", help="the numbers, those of each run too")
+    args = parser.parse_args(argv)
+    pictures = {args.metric: args.png, "published": args.published_png}
+    text, content = report(args.runs, metric=args.metric, budget=args.budget,
+                           pictures=pictures.get)
+    print(text)
+    if args.json:
+        write_json(args.json, content)
+    return 0
+
+
+if __name__ == "__main__":
+    run_program(main)
