@@ -28,7 +28,7 @@ from datasets.prepare import prepare
 from datasets.queries import Query, read_query, write_query
 from datasets.split import LoadedSplit, load_split
 from networks import build_network
-from networks.weights import RELEASES, backbone_weights
+from networks.weights import RELEASES, backbone_weights, load_backbone_weights
 from query import ACQUISITIONS, excluding, initial_query, next_query
 from utils.acquisition import needs
 from utils.checkpoints import load_checkpoint
@@ -289,8 +289,8 @@ def build_experiment(args: argparse.Namespace, folder: Path, *, spec: DatasetSpe
 
     def fresh_network() -> nn.Module:
         fresh = build_network(**network)
-        if pretrained is not None:  # only counters of batches may be missing
-            fresh.backbone.load_state_dict(pretrained, strict=False)
+        if pretrained is not None:
+            load_backbone_weights(fresh.backbone, pretrained, source=args.weight_type)
         return fresh
 
     train, val = load_data(args, spec, with_labels=with_labels)

@@ -285,6 +285,8 @@ class Window:
             message = f"{message}  Everything is answered. Esc leaves.".strip()
         elif label is not None:
             message = f"{message}  Answered: {display_name(label)}".strip()
+        elif session.is_skipped(session.cursor):
+            message = f"{message}  Skipped before.".strip()
         self.bar.say(message)
 
     # --- the window's own events ----------------------------------------------------------------
