@@ -214,7 +214,7 @@ def _train_parser() -> argparse.ArgumentParser:
     group.add_argument("--eval_full", action="store_true",
                        help="cityscapes: evaluate against the label maps at 1024x2048")
     group.add_argument("--use_augmented_dataset", action="store_true",
-                       help="voc: train on the 10,582 images that SBD adds to")
+                       help="voc: train on 10,582 images, with the labels of SBD")
     group.add_argument("--n_workers", type=integer(0), default=4,
                        help="threads that decode and reduce images")
 
