@@ -40,7 +40,8 @@ from utils.inference import Predictor
 from utils.losses import cross_entropy
 from utils.plots import save_curve
 from utils.round_training import RoundTraining
-from utils.runs import MetricsTable, check_flags, file_digest, move_aside, record_flags
+from utils.run_groups import rounds_of
+from utils.runs import MetricsTable, check_flags, move_aside, record_flags, with_digests
 from utils.statistics import answer_statistics, query_statistics
 
 WAITING = 3  # exit code: a person has to answer before it goes on
@@ -193,8 +194,7 @@ def round_line(row: dict[str, str], n_rounds: int) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     args = flags.parse_arguments(argv)
     folder = Path(args.dir_checkpoints) / flags.experiment_name(args)
-    recorded = vars(args) | {f"{name}_sha256": getattr(args, name) and file_digest(
-        getattr(args, name)) for name in ("weights", "p_dataset_config")}
+    recorded = with_digests(vars(args))
     spec = flags.spec_of(args)
     if not args.overwrite:
         check_flags(folder, flags=recorded, free=flags.NOT_THE_EXPERIMENT)
@@ -212,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"figures: {folder / 'metrics.csv'}\n"
               f"pictures: {folder / 'full' / 'qualitative.png'}")
         return 0
-    n_rounds = 1 + (args.max_budget - args.n_init_pixels) // args.n_pixels_by_us
+    n_rounds = rounds_of(vars(args))
     rounds = ActiveLearning(
         experiment, labeller=labeller, n_rounds=n_rounds, n_init_pixels=args.n_init_pixels,
         init_query=args.init_query, asking=flags.asking_kwargs(args),

@@ -10,10 +10,11 @@ from tkinter import font as tkfont
 from PIL import Image, ImageTk
 
 from annotation_tool.keys import HELP, class_of_key, display_name
-from annotation_tool.pictures import Picture, crop, file_pixel
+from annotation_tool.pictures import Picture, crop
 from annotation_tool.session import Session
 from datasets.classes import VOID_NAME
 from datasets.spec import ClassSet
+from utils.geometry import file_pixel
 
 BACKGROUND, PANEL, TEXT, DIM = "#202124", "#2b2d31", "#f1f3f4", "#b4b8bf"
 WARNING, ACCENT = "#ffd54f", "#8ab4f8"
@@ -81,7 +82,7 @@ class ImagePanel:
     def _place(self, picture: Picture, pixel: tuple[int, int],
                grid: tuple[int, int]) -> tuple[float, float]:
         """(x, y) on the canvas of a grid pixel's place in the file."""
-        y, x = file_pixel(*pixel, grid=grid, image=picture.image)
+        y, x = file_pixel(*pixel, grid=grid, size=picture.image.size[::-1])
         return (self._origin[0] + (x + 0.5) * picture.fitted.width / picture.image.width,
                 self._origin[1] + (y + 0.5) * picture.fitted.height / picture.image.height)
 
@@ -163,7 +164,7 @@ class SidePanel:
 
     def show_crops(self, image: Image.Image, here: tuple[int, int], *,
                    grid: tuple[int, int]) -> None:
-        y, x = file_pixel(*here, grid=grid, image=image)
+        y, x = file_pixel(*here, grid=grid, size=image.size[::-1])
         cell = max(1, round(_ZOOMS[self._zoom] * self._scale))
         n = max(3, self._size // cell)
         self._inset.show(image, (y, x), top=y - n // 2, left=x - n // 2, shape=(n, n))

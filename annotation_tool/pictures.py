@@ -11,7 +11,6 @@ from PIL import Image
 
 from annotation_tool.asked import AskedImage
 from datasets.images import read_image
-from utils.geometry import pixel_under
 
 _KEPT = 4  # decoded images in memory: the one shown, the two beside it, the one before
 _OUTSIDE = (110, 110, 110)
@@ -60,12 +59,6 @@ def _load(asked: AskedImage, box: tuple[int, int]) -> Picture:
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     how = Image.Resampling.BILINEAR if scale < 1 else Image.Resampling.NEAREST
     return Picture(image, image.resize(size, how, reducing_gap=2.0 if scale < 1 else None))
-
-
-def file_pixel(y: int, x: int, *, grid: tuple[int, int], image: Image.Image) -> tuple[int, int]:
-    """(y, x) in the file of the pixel under a grid pixel's centre."""
-    return (int(pixel_under(y, size_from=grid[0], size_to=image.height)),
-            int(pixel_under(x, size_from=grid[1], size_to=image.width)))
 
 
 def crop(image: Image.Image, *, top: int, left: int, shape: tuple[int, int],

@@ -12,7 +12,7 @@ from datasets.classes import VOID_NAME
 from datasets.images import IGNORE, read_label
 from datasets.spec import ClassSet
 from utils.errors import InputError
-from utils.geometry import pixel_under
+from utils.geometry import file_pixel
 
 _KEPT = 4  # label maps in memory
 
@@ -33,9 +33,8 @@ class GroundTruth:
         label_map = self._map(pixel.image)
         if label_map is None:
             return None
-        y, x = (int(pixel_under(c, size_from=n, size_to=n0)) for c, n, n0 in
-                zip((pixel.y, pixel.x), (pixel.h, pixel.w), label_map.shape, strict=True))
-        value = label_map[y, x]
+        value = label_map[file_pixel(pixel.y, pixel.x, grid=(pixel.h, pixel.w),
+                                     size=label_map.shape)]
         return VOID_NAME if value == IGNORE else self._classes.class_names[value]
 
     def verdict(self, pixel: Annotation, label: str) -> str:

@@ -31,7 +31,7 @@ from utils.errors import InputError, run_program
 from utils.files import write_json, write_text
 from utils.parsing import Parser, integer, positive
 from utils.run_groups import ABOUT_POINTS, BESIDE_FULL, BUDGETS, METRICS, read_run, rounds_of
-from utils.runs import check_flags, file_digest
+from utils.runs import check_flags, with_digests
 from utils.table import report
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
@@ -58,9 +58,7 @@ class Job:
             return False
         if len(read_run(self.folder).rounds) < rounds_of(vars(self.flags)):
             return False
-        digests = {f"{name}_sha256": (path := getattr(self.flags, name)) and file_digest(path)
-                   for name in ("weights", "p_dataset_config")}
-        check_flags(self.folder, flags=vars(self.flags) | digests, free=NOT_THE_EXPERIMENT)
+        check_flags(self.folder, flags=with_digests(vars(self.flags)), free=NOT_THE_EXPERIMENT)
         return True
 
 

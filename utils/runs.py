@@ -94,6 +94,12 @@ def file_digest(path: str) -> str:
         raise InputError(f"cannot read {path}: {error.strerror}; check --weights") from error
 
 
+def with_digests(flags: dict) -> dict:
+    """Flags, and beside those that name a file what is in it: `<flag>_sha256`, None without one."""
+    return flags | {f"{name}_sha256": flags[name] and file_digest(flags[name])
+                    for name in ("weights", "p_dataset_config")}
+
+
 class MetricsTable:
     """`metrics.csv`: one row for each finished round, in order."""
 

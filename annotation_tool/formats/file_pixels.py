@@ -7,8 +7,8 @@ from pathlib import Path
 
 from annotation_tool.asked import find_files, image_sizes
 from datasets.annotations import Annotation
+from utils import geometry
 from utils.errors import InputError
-from utils.geometry import pixel_under
 
 
 def file_sizes(names: Sequence[str], dir_imgs: Path | None, *,
@@ -31,8 +31,7 @@ def file_sizes(names: Sequence[str], dir_imgs: Path | None, *,
 
 def file_pixel(a: Annotation, size: tuple[int, int]) -> tuple[int, int]:
     """(y, x) of the file's pixel under an asked one, in a file of `size` (height, width)."""
-    return (int(pixel_under(a.y, size_from=a.h, size_to=size[0])),
-            int(pixel_under(a.x, size_from=a.w, size_to=size[1])))
+    return geometry.file_pixel(a.y, a.x, grid=(a.h, a.w), size=size)
 
 
 def by_image(annotations: Iterable[Annotation]) -> dict[str, list[Annotation]]:
