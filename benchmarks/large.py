@@ -31,25 +31,22 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.machine import describe_machine, peak_memory_mb, print_table
-from datasets.augment import Augmentation
-from datasets.batches import TrainingSet, training_batches
+from benchmarks.round import measure_round
 from datasets.caches import Cache
 from datasets.camvid import CAMVID
 from datasets.config import read_config
 from datasets.images import list_samples
 from datasets.labellers import void_masks
-from datasets.points import answer, padded, read_labels, write_labels
+from datasets.points import answer, read_labels, write_labels
 from datasets.queries import Query, read_query, write_query
 from datasets.split import LoadedSplit, load_split
 from datasets.street.scene import draw_scene
-from networks import N_STATISTICS_POINTS, build_network
+from networks import build_network
 from query import initial_query, next_query
-from train import train_one_epoch
-from utils.device import place, select_autocast, select_device
+from utils.device import select_device
 from utils.errors import run_program
 from utils.files import write_json, write_text
 from utils.inference import Predictor
-from utils.optimisation import build_optimizer, build_schedule
 
 SIZE = (512, 1024)
 N_FILES = 8  # different ones
@@ -119,42 +116,24 @@ class Phases:
 
     def query(self) -> int:
         split = self._load("none", n_images=self._args.query_images)
-        network = self._network()
+        torch.manual_seed(0)
+        network = build_network("deeplab", backbone="mobilenetv2", n_classes=self._spec.n_classes)
+        network = network.to(device=self._device, memory_format=torch.channels_last)
         predictor = Predictor(device=self._device, batch_size=8, mean=MEAN, std=STD)
         next_query(network, split, predictor=predictor, excluded=void_masks(split), seed=0,
                    strategy="margin_sampling", n=10, top_n_percent=0.05, reverse_order=False,
                    round_index=1)
         return len(split)
 
-    def _network(self) -> torch.nn.Module:
-        torch.manual_seed(0)
-        network = build_network("deeplab", backbone="mobilenetv2",
-                                n_classes=self._spec.n_classes)
-        return network.to(device=self._device, memory_format=torch.channels_last)
-
     def epoch(self, kind: str) -> int:
-        split = self._load(kind, n_images=self._args.epoch_images)
-        query = initial_query(split, n=10, excluded=void_masks(split), seed=0)
-        points, labels = padded(answer(query.pixels, split.labels, split.sizes),
-                                n_images=len(split))
-        data = TrainingSet(names=split.names, sizes=split.sizes, images=split.images,
-                           labels=place(labels, self._device), device=self._device,
-                           points=place(points, self._device))
-        network = self._network()
-        optimizer = build_optimizer(network, name="adam", lr=5e-4, backbone_lr_factor=0.1,
-                                    weight_decay=2e-4)
-        schedule = build_schedule(optimizer, name="poly", n_steps=10 ** 6)
-        augmentation = Augmentation(crop=SIZE, mean=MEAN, std=STD)
-        figures = []
-        for number in range(3):
-            start = time.perf_counter(), time.process_time()
-            train_one_epoch(network, training_batches(
-                data, augmentation=augmentation, batch_size=4, key=(0, number),
-                n_statistics_points=N_STATISTICS_POINTS), optimizer=optimizer, schedule=schedule,
-                autocast=select_autocast("auto", self._device), step_done=lambda _: None)
-            figures.append(passed(start))
-        self.figures = min(figures[1:], key=lambda f: f["seconds"])  # the first warms up
-        return len(split)
+        """The second of two epochs at batch 4, and what making its batches alone takes."""
+        figures = measure_round([
+            "--p_dataset_config", str(self._folder / "dataset.yaml"), "--weight_type", "random",
+            "--n_images", str(self._args.epoch_images), "--cache", kind, "--dir_cache",
+            str(self._folder / "cache"), "--n_workers", str(self._args.n_workers),
+            "--device", str(self._device)], n_epochs=2)
+        self.figures = {"seconds": figures["epoch_s"], "batches_s": figures["batches_s"]}
+        return self._args.epoch_images
 
     def run(self, name: str) -> dict:
         """Figures of a phase: `epoch_ram`, `epoch_disk` and `epoch_none` are epochs."""
@@ -194,28 +173,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.measure:
         print(json.dumps(Phases(args).run(args.measure)))
         return 0
+    figures: dict[str, dict] = {}
+    about = {"machine": describe_machine(select_device(args.device)), "images": args.images,
+             "size": list(SIZE), "n_workers": args.n_workers, "figures": figures}
     with tempfile.TemporaryDirectory() as temporary:
         args.dir = args.dir or temporary
         if not (Path(args.dir) / "dataset.yaml").exists():
             write_dataset(Path(args.dir), n_images=args.images)
-        figures = {name: measured(name, args) for name in args.phases}
-    device = select_device(args.device)
-    about = {"machine": describe_machine(device), "images": args.images, "size": list(SIZE),
-             "n_workers": args.n_workers, "figures": figures}
+        for name in args.phases:
+            figures[name] = measured(name, args)
+            if args.json:
+                write_json(args.json, about)
     print(json.dumps(about["machine"]))
     print_table(["phase", "images", "s", f"s for {args.images}", "CPU s", "peak MB"], [
         [name, f["images"], f["seconds"], f["seconds"] * args.images / f["images"],
-         f["cpu_seconds"], f"{f['peak_mb']:.0f}"] for name, f in figures.items()])
-    if args.json:
-        write_json(args.json, about)
+         f.get("cpu_seconds", ""), f"{f['peak_mb']:.0f}"] for name, f in figures.items()])
     return 0
 
 
 def measured(name: str, args: argparse.Namespace) -> dict:
     words = [word for key in ("dir", "images", "query_images", "epoch_images", "n_workers",
                               "device") for word in (f"--{key}", str(getattr(args, key)))]
-    return json.loads(subprocess.check_output(
-        [sys.executable, __file__, "--measure", name, *words, *["--full"] * args.full], text=True))
+    command = [sys.executable, __file__, "--measure", name, *words, *["--full"] * args.full]
+    return json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
 
 
 if __name__ == "__main__":
