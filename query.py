@@ -46,7 +46,7 @@ from utils.errors import InputError, run_program
 from utils.inference import Predictor
 from utils.lazy import Lazy
 from utils.models import load_model
-from utils.progress import Progress
+from utils.progress import Progress, track
 from utils.seeds import random_generator, seed_of
 
 __all__ = ["ACQUISITIONS", "acquisition", "earlier_queries", "excluding", "initial_query", "main",
@@ -114,12 +114,17 @@ def initial_query(split: LoadedSplit, *, n: int, excluded: Sequence[np.ndarray],
                   seed: int) -> Query:
     """Round 0: `n` pixels an image, uniformly among those not `excluded` (bool `(H, W)` each). Of
     several processes each draws for its share of the images; all get the whole query."""
-    with warnings_to_main():
-        found = gathered({
-            index: select_pixels(np.where(excluded[index], -np.inf, 0.0), n=n, top_n_percent=1.0,
-                                 rng=random_generator(seed, "query", 0, split.names[index]),
-                                 name=split.names[index])
-            for index in range(rank(), len(split), world_size())})
+    ours = range(rank(), len(split), world_size())
+
+    def choose(index: int) -> np.ndarray:
+        name = split.names[index]
+        return select_pixels(np.where(excluded[index], -np.inf, 0.0), n=n, top_n_percent=1.0,
+                             rng=random_generator(seed, "query", 0, name), name=name)
+
+    # Label maps that are not in memory are read on the way.
+    with warnings_to_main(), ThreadPoolExecutor(_CHOOSING_THREADS) as pool:
+        chosen = track(pool.map(choose, ours), len(ours), description="query 0", unit="image")
+        found = gathered(dict(zip(ours, chosen, strict=True)))
     pixels = [found[index] for index in range(len(split))]
     return Query(names=split.names, sizes=split.sizes, pixels=pixels, strategy="random", seed=seed)
 
