@@ -216,6 +216,11 @@ def optimizer_kwargs(args: argparse.Namespace) -> dict:
                 weight_decay=args.weight_decay)
 
 
+def loss_kwargs(args: argparse.Namespace) -> dict:
+    return dict(class_balance=args.class_balance, logit_adjustment=args.logit_adjustment,
+                focal=args.focal)
+
+
 def splitting_kwargs(args: argparse.Namespace, *, rank: int, world_size: int) -> dict:
     """How this process' part of a batch is taken, datasets.batches.Splitting. Raises InputError for
     a batch that is too small to be split."""

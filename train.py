@@ -54,7 +54,7 @@ from utils.experiment import Experiment
 from utils.files import read_json, write_json
 from utils.flags import DIR_ROOT
 from utils.inference import Predictor
-from utils.losses import cross_entropy
+from utils.losses import CrossEntropy, balanced
 from utils.plots import save_curve
 from utils.round_training import RoundTraining
 from utils.run_groups import rounds_of
@@ -87,20 +87,21 @@ def train_one_epoch(network: nn.Module, batches: Iterable[Batch], *,
                     optimizer: torch.optim.Optimizer,
                     schedule: torch.optim.lr_scheduler.LRScheduler,
                     forward: Callable[..., Tensor], step_done: Callable[[Tensor], None],
-                    n_pieces: int = 1, freeze_bn: bool = False) -> float:
-    """Mean loss of the epoch; `forward` as `forward_of` returns it; `step_done` is given each
-    step's loss, still on the device.
+                    loss: CrossEntropy, n_pieces: int = 1, freeze_bn: bool = False) -> float:
+    """Mean loss of the epoch; `forward` as `forward_of` returns it; `step_done` is called after
+    each step with its loss, still on the device.
 
     A step is made of `n_pieces` batches in a row, and of those of all processes: its loss is the
-    mean over the labelled positions in all of them."""
+    (weighted) mean over the labelled positions in all of them."""
     train_mode(network, freeze_bn=freeze_bn)
     batches, losses = iter(batches), []
     while pieces := list(itertools.islice(batches, n_pieces)):
-        n_labelled = sum_over_ranks(sum(batch.n_labelled for batch in pieces))
+        total = sum_over_ranks(sum(loss.weight_of(batch.labels, ignore_index=batch.ignore_index)
+                                   for batch in pieces))
         optimizer.zero_grad()
         with without_exchange(network):
-            parts = [_backward(network, batch, n_labelled, forward) for batch in pieces[:-1]]
-        parts.append(_backward(network, pieces[-1], n_labelled, forward))
+            parts = [_backward(network, batch, total, forward, loss) for batch in pieces[:-1]]
+        parts.append(_backward(network, pieces[-1], total, forward, loss))
         optimizer.step()
         schedule.step()
         losses.append(sum(parts))
@@ -108,15 +109,14 @@ def train_one_epoch(network: nn.Module, batches: Iterable[Batch], *,
     return (sum_over_ranks(torch.stack(losses).mean()) / world_size()).item()
 
 
-def _backward(network: nn.Module, batch: Batch, n_labelled: Tensor,
-              forward: Callable[..., Tensor]) -> Tensor:
-    """Adds the gradient of a batch's part of a mean over `n_labelled` positions; that part. Both
-    times the number of processes, over which they are averaged later."""
+def _backward(network: nn.Module, batch: Batch, total: Tensor, forward: Callable[..., Tensor],
+              loss: CrossEntropy) -> Tensor:
+    """Adds the gradient of a batch's part of a mean over positions of weight `total` in all; that
+    part. Both times the number of processes, over which they are averaged later."""
     logits = forward(network, batch.images, batch.points, batch.statistics_points)
-    loss = world_size() * cross_entropy(logits, batch.labels, ignore_index=batch.ignore_index,
-                                        n_labelled=n_labelled)
-    loss.backward()
-    return loss.detach()
+    part = world_size() * loss(logits, batch.labels, ignore_index=batch.ignore_index, total=total)
+    part.backward()
+    return part.detach()
 
 
 class ActiveLearning:
@@ -387,6 +387,7 @@ def build_experiment(args: argparse.Namespace, folder: Path, *, spec: DatasetSpe
                                  else args.query_strategy],
         train_one_epoch=functools.partial(train_one_epoch, n_pieces=args.grad_accum,
                                           freeze_bn=args.freeze_bn),
+        ema=args.ema, loss_of=functools.partial(balanced, **flags.loss_kwargs(args)),
         fresh_network=fresh_network,
         augmentation=Augmentation(**flags.augmentation_kwargs(args, canvas=train.canvas)),
         optimizer=flags.optimizer_kwargs(args), schedule=args.schedule,

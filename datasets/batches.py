@@ -33,11 +33,6 @@ class Batch:
     def ignore_index(self) -> int:
         return IGNORE if self.points is None else VOID
 
-    @property
-    def n_labelled(self) -> Tensor:
-        """How many positions have a class, `()` int64, on the device."""
-        return (self.labels != self.ignore_index).sum()
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSet:

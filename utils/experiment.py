@@ -22,8 +22,9 @@ from networks import N_STATISTICS_POINTS
 from utils.device import place
 from utils.distributed import data_parallel, is_parallel, rank, share_buffers
 from utils.inference import Predictor
+from utils.losses import CrossEntropy
 from utils.metrics import flat_scores, iou_columns, unknown_scores
-from utils.optimisation import build_optimizer, build_schedule
+from utils.optimisation import averaged, build_optimizer, build_schedule
 from utils.plots import Panel, save_qualitative_grid
 from utils.round_training import RoundTraining
 from utils.seeds import seed_of
@@ -36,8 +37,9 @@ class Experiment:
     """What is the same in every round: data, and how a round is trained, evaluated and pictured.
 
     `train_one_epoch` trains with `forward` (see train.py); `fresh_network` draws an untrained
-    network's weights from torch's generator; `uncertainty`, an acquisition function, is what the
-    pictures show.
+    network's weights from torch's generator; `loss_of` makes the loss for labels; `ema` is the
+    decay of the weights' average that is evaluated and asked, 0 for none; `uncertainty`, an
+    acquisition function, is what the pictures show.
     Without a validation set `val` is None."""
 
     folder: Path
@@ -50,6 +52,8 @@ class Experiment:
     predictor: Predictor
     train_one_epoch: Callable[..., float]
     fresh_network: Callable[[], nn.Module]
+    loss_of: Callable[..., CrossEntropy]
+    ema: float
     uncertainty: Callable[[Tensor], Tensor]
     augmentation: Augmentation
     optimizer: dict
@@ -69,6 +73,7 @@ class Experiment:
         schedule = build_schedule(optimizer, name=self.schedule,
                                   n_steps=self.n_epochs * self._n_steps)
         return RoundTraining(folder, network=network, optimizer=optimizer, schedule=schedule,
+                             average=averaged(network, decay=self.ema) if self.ema else None,
                              n_epochs=self.n_epochs, config=self.config | {"round": round_index})
 
     @property
@@ -92,27 +97,30 @@ class Experiment:
         training = self.training(folder, round_index)
         if training.finished:
             return training
-        network = data_parallel(training.network)
+        network = data_parallel(training.trained)
 
-        placed: list = [None, None]  # labels, and the training set with them
+        placed: list = [None, None, None]  # labels, the training set with them, the loss for them
 
-        def data(epoch: int) -> TrainingSet:
+        def data(epoch: int) -> tuple[TrainingSet, CrossEntropy]:
             points, labels = supervision(epoch)
             if labels is not placed[0]:
-                placed[:] = labels, self.training_set(points, labels)
-            return placed[1]
+                placed[:] = labels, self.training_set(points, labels), self.loss_of(
+                    labels, n_classes=self.spec.n_classes, device=self.device)
+            return placed[1], placed[2]
 
         def train_epoch(epoch: int, step_done: Callable[[Tensor], None]) -> float:
             key = (self.seed, "train", round_index, epoch)
             # The processes' images are different ones, and so are their dropout's masks.
             torch.manual_seed(seed_of(*key, "dropout", *[rank()] * is_parallel()))
-            batches = training_batches(data(epoch), augmentation=self.augmentation, key=key,
+            training_set, criterion = data(epoch)
+            batches = training_batches(training_set, augmentation=self.augmentation, key=key,
                                        batch_size=self.batch_size, splitting=self.splitting,
                                        n_statistics_points=N_STATISTICS_POINTS)
             loss = self.train_one_epoch(network, batches, optimizer=training.optimizer,
                                         schedule=training.schedule, forward=self.forward,
-                                        step_done=step_done)
-            share_buffers(training.network)
+                                        loss=criterion, step_done=step_done)
+            for module in dict.fromkeys([training.trained, training.network]):
+                share_buffers(module)
             return loss
 
         def evaluate(network: nn.Module) -> np.ndarray:

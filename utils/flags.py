@@ -111,6 +111,16 @@ def train_parser() -> Parser:
                        help="the backbone's learning rate is --lr times this")
     group.add_argument("--weight_decay", type=non_negative)
     group.add_argument("--schedule", type=named("schedule", SCHEDULES), help=known(SCHEDULES))
+    group.add_argument("--class_balance", type=non_negative, default=0.0, metavar="POWER",
+                       help="weigh the loss of a class by its frequency among the labels to the "
+                            "power of minus this; 0.5 is a good start")
+    group.add_argument("--logit_adjustment", type=non_negative, default=0.0, metavar="TAU",
+                       help="add TAU * log(frequency) to the logits in training")
+    group.add_argument("--focal", type=non_negative, default=0.0, metavar="GAMMA",
+                       help="focal loss: weigh a label by (1 - p)^GAMMA")
+    group.add_argument("--ema", type=fraction, default=0.0, metavar="DECAY",
+                       help="evaluate, keep and ask an exponential moving average of the weights, "
+                            "of this decay a step; 0: the weights themselves")
     group.add_argument("--eval_interval", type=integer(1), default=1,
                        help="evaluate every so many epochs, and after the last")
     group.add_argument("--eval_batch_size", type=integer(1), default=8)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
 def _multistep(progress: float) -> float:
@@ -20,13 +22,18 @@ def _poly(progress: float) -> float:
     return (1 - progress) ** 0.9
 
 
+def _cosine(progress: float) -> float:
+    """Half a cosine (Loshchilov and Hutter, arXiv 1608.03983, equation 5, without restarts)."""
+    return (1 + math.cos(math.pi * progress)) / 2
+
+
 def _constant(progress: float) -> float:
     return 1.0
 
 
 # Fraction of the training done, in [0, 1) -> factor of the learning rate.
 SCHEDULES: dict[str, Callable[[float], float]] = {
-    "multistep": _multistep, "poly": _poly, "constant": _constant,
+    "multistep": _multistep, "poly": _poly, "cosine": _cosine, "constant": _constant,
 }
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -49,3 +56,14 @@ def build_schedule(optimizer: torch.optim.Optimizer, *, name: str, n_steps: int)
     """To be stepped after each of `n_steps` optimiser steps."""
     # The last call, after the last step, asks for progress 1; it is never trained with.
     return LambdaLR(optimizer, lambda step: SCHEDULES[name](min(step / n_steps, 1.0)))
+
+
+def averaged(network: nn.Module, *, decay: float) -> AveragedModel:
+    """An exponential moving average of the network's parameters and buffers, to be updated after
+    each step. The n-th update keeps min(decay, (1 + n) / (10 + n)) of it, so that the random
+    weights of the start do not stay in a short training's average."""
+    def update(average: list[Tensor], current: list[Tensor], n: Tensor) -> None:
+        kept = min(decay, (1 + int(n)) / (10 + int(n)))
+        get_ema_multi_avg_fn(kept)(average, current, n)
+
+    return AveragedModel(network, multi_avg_fn=update, use_buffers=True)

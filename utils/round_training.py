@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from utils.checkpoints import cpu_state, load_checkpoint, save_checkpoint
 from utils.distributed import from_main, is_main
@@ -23,12 +24,16 @@ SAVE_SECONDS = 30  # last.pt is written no more often than this, and at the end 
 
 class RoundTraining:
     """A network on its way through `n_epochs`, resumable at the end of each from `last.pt`.
-    Of several processes the main one reads and writes the files."""
+    Of several processes the main one reads and writes the files.
+
+    trained: what the optimiser changes. network: what is evaluated, saved and used in the end: the
+        `average` of its weights if there is one, else the same."""
 
     def __init__(self, folder: Path, *, network: nn.Module, optimizer: torch.optim.Optimizer,
-                 schedule: torch.optim.lr_scheduler.LRScheduler, n_epochs: int,
-                 config: dict) -> None:
-        self.folder, self.network, self.n_epochs = folder, network, n_epochs
+                 schedule: torch.optim.lr_scheduler.LRScheduler, average: AveragedModel | None,
+                 n_epochs: int, config: dict) -> None:
+        self.folder, self.trained, self.n_epochs = folder, network, n_epochs
+        self.average, self.network = average, average.module if average else network
         self.optimizer, self.schedule, self._config = optimizer, schedule, config
         self.epoch = 0  # finished ones
         self.log_train: list[dict] = []
@@ -53,9 +58,9 @@ class RoundTraining:
             eval_interval: int, description: str) -> None:
         """Train the epochs that are left, each of `n_steps` steps.
 
-        `train_epoch(epoch, step_done)` trains one, reports each step's loss (still on the device)
-        to `step_done`, and returns the mean loss; `evaluate` returns the confusion matrix, and is
-        None without a validation set (best.pt is then the last epoch's network)."""
+        `train_epoch(epoch, step_done)` trains `trained` for one, reports each step's loss (still on
+        the device) to `step_done`, and returns the mean loss; `evaluate` returns the confusion
+        matrix, and is None without a validation set (best.pt is then the last epoch's network)."""
         shown: dict[str, object] = {"loss": None, "miou": ""}
 
         def details() -> str:
@@ -65,6 +70,8 @@ class RoundTraining:
         with Progress(self.n_epochs * n_steps, description, done=self.epoch * n_steps,
                       unit="step", details=details) as progress:
             def step_done(loss: Tensor) -> None:
+                if self.average:
+                    self.average.update_parameters(self.trained)
                 shown["loss"] = loss
                 progress.advance()
 
@@ -108,6 +115,9 @@ class RoundTraining:
         else:
             content |= {"best": self._best, "optimizer": self.optimizer.state_dict(),
                         "schedule": self.schedule.state_dict()}
+            if self.average:
+                content |= {"trained": cpu_state(self.trained),
+                            "n_averaged": int(self.average.n_averaged)}
         save_checkpoint(self.folder / "last.pt", content)
         self._saved = time.monotonic()
 
@@ -125,3 +135,6 @@ class RoundTraining:
             self._best = content["best"]
             self.optimizer.load_state_dict(content["optimizer"])
             self.schedule.load_state_dict(content["schedule"])
+            if self.average:
+                self.trained.load_state_dict(content["trained"])
+                self.average.n_averaged.fill_(content["n_averaged"])
