@@ -151,11 +151,13 @@ def _check(args: argparse.Namespace, given: set[str]) -> None:
     if args.n_pixels_by_us == 0:
         useless = sorted(given & {"n_init_pixels", "max_budget", "query_strategy", "top_n_percent",
                                   "reverse_order", "labeller", "init_query", "use_mc_dropout",
-                                  "mc_n_steps", "vote_type", "label_noise"})
+                                  "mc_n_steps", "vote_type", "label_noise", "teacher"})
         if useless:
             raise InputError(f"--{useless[0]} has no meaning with --n_pixels_by_us 0 (full masks)")
         return
     check_asking(**asking_kwargs(args))
+    if args.teacher and not args.ema:
+        raise InputError("--teacher is an average of the weights: give --ema as well")
     first = args.n_init_pixels or args.n_pixels_by_us
     if args.max_budget < first:
         raise InputError(f"--max_budget {args.max_budget} is below one round of {first} pixels per "
@@ -219,6 +221,14 @@ def optimizer_kwargs(args: argparse.Namespace) -> dict:
 def loss_kwargs(args: argparse.Namespace) -> dict:
     return dict(class_balance=args.class_balance, logit_adjustment=args.logit_adjustment,
                 focal=args.focal)
+
+
+def teacher_kwargs(args: argparse.Namespace) -> dict | None:
+    """Of utils.teacher.Teacher, None without one."""
+    if not args.teacher:
+        return None
+    return dict(weight=args.teacher, targets=args.teacher_targets,
+                threshold=args.teacher_threshold)
 
 
 def splitting_kwargs(args: argparse.Namespace, *, rank: int, world_size: int) -> dict:

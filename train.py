@@ -67,18 +67,20 @@ from utils.runs import (
     with_digests,
 )
 from utils.statistics import answer_statistics, query_statistics
+from utils.teacher import Teacher
 
 WAITING = 3  # exit code: a person has to answer before it goes on
 
 
-def forward_of(autocast: Callable[[], AbstractContextManager]) -> Callable[..., Tensor]:
-    """The forward pass of training, under `autocast`."""
+def forward_of(autocast: Callable[[], AbstractContextManager], *,
+               at_all: bool = False) -> Callable[..., Tensor]:
+    """The forward pass of training, under `autocast`; `at_all`: see `network(x, points)`."""
     def forward(network: nn.Module, images: Tensor, points: Tensor | None = None,
                 statistics_points: Tensor | None = None) -> Tensor:
         with autocast():
             if points is None:
                 return network(images)
-            return network(images, points, statistics_points=statistics_points)
+            return network(images, points, statistics_points=statistics_points, at_all=at_all)
 
     return forward
 
@@ -87,21 +89,24 @@ def train_one_epoch(network: nn.Module, batches: Iterable[Batch], *,
                     optimizer: torch.optim.Optimizer,
                     schedule: torch.optim.lr_scheduler.LRScheduler,
                     forward: Callable[..., Tensor], step_done: Callable[[Tensor], None],
-                    loss: CrossEntropy, n_pieces: int = 1, freeze_bn: bool = False) -> float:
+                    loss: CrossEntropy, teacher: Teacher | None = None, n_pieces: int = 1,
+                    freeze_bn: bool = False) -> float:
     """Mean loss of the epoch; `forward` as `forward_of` returns it; `step_done` is called after
     each step with its loss, still on the device.
 
     A step is made of `n_pieces` batches in a row, and of those of all processes: its loss is the
-    (weighted) mean over the labelled positions in all of them."""
+    (weighted) mean over the labelled positions in all of them, and what a `teacher` adds."""
     train_mode(network, freeze_bn=freeze_bn)
     batches, losses = iter(batches), []
     while pieces := list(itertools.islice(batches, n_pieces)):
         total = sum_over_ranks(sum(loss.weight_of(batch.labels, ignore_index=batch.ignore_index)
                                    for batch in pieces))
+        part = functools.partial(_backward, network, forward=forward, loss=loss, total=total,
+                                 teacher=teacher, n_pieces=len(pieces))
         optimizer.zero_grad()
         with without_exchange(network):
-            parts = [_backward(network, batch, total, forward, loss) for batch in pieces[:-1]]
-        parts.append(_backward(network, pieces[-1], total, forward, loss))
+            parts = [part(batch) for batch in pieces[:-1]]
+        parts.append(part(pieces[-1]))
         optimizer.step()
         schedule.step()
         losses.append(sum(parts))
@@ -109,12 +114,16 @@ def train_one_epoch(network: nn.Module, batches: Iterable[Batch], *,
     return (sum_over_ranks(torch.stack(losses).mean()) / world_size()).item()
 
 
-def _backward(network: nn.Module, batch: Batch, total: Tensor, forward: Callable[..., Tensor],
-              loss: CrossEntropy) -> Tensor:
+def _backward(network: nn.Module, batch: Batch, *, forward: Callable[..., Tensor],
+              loss: CrossEntropy, total: Tensor, teacher: Teacher | None, n_pieces: int) -> Tensor:
     """Adds the gradient of a batch's part of a mean over positions of weight `total` in all; that
     part. Both times the number of processes, over which they are averaged later."""
     logits = forward(network, batch.images, batch.points, batch.statistics_points)
+    if teacher:
+        logits, drawn = logits.tensor_split([batch.points.shape[1]], dim=1)
     part = world_size() * loss(logits, batch.labels, ignore_index=batch.ignore_index, total=total)
+    if teacher:
+        part = part + teacher.loss(batch, drawn) / n_pieces
     part.backward()
     return part.detach()
 
@@ -374,7 +383,7 @@ def build_experiment(args: argparse.Namespace, folder: Path, *, spec: DatasetSpe
 
     train, val = load_data(args, spec, with_labels=with_labels)
     autocast = select_autocast(args.amp, device)
-    forward = forward_of(autocast)
+    forward = forward_of(autocast, at_all=args.teacher > 0)
     if args.compile:
         forward = CompiledForward(forward, batch_size=args.batch_size)
     return Experiment(
@@ -387,7 +396,7 @@ def build_experiment(args: argparse.Namespace, folder: Path, *, spec: DatasetSpe
                                  else args.query_strategy],
         train_one_epoch=functools.partial(train_one_epoch, n_pieces=args.grad_accum,
                                           freeze_bn=args.freeze_bn),
-        ema=args.ema, loss_of=functools.partial(balanced, **flags.loss_kwargs(args)),
+        ema=args.ema, teacher=flags.teacher_kwargs(args), loss_of=functools.partial(balanced, **flags.loss_kwargs(args)),
         fresh_network=fresh_network,
         augmentation=Augmentation(**flags.augmentation_kwargs(args, canvas=train.canvas)),
         optimizer=flags.optimizer_kwargs(args), schedule=args.schedule,

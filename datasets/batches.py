@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,12 +23,14 @@ from utils.seeds import random_generator
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """images `(B, 3, h, w)` normalised. Sparse: points `(B, P, 2)`, labels `(B, P)` int64, VOID
-    pads, and statistics_points `(B, S, 2)`. Dense: labels `(B, h, w)` int64, IGNORE is void."""
+    pads, and statistics_points `(B, S, 2)`. Dense: labels `(B, h, w)` int64, IGNORE is void.
+    weak_images: the images before their colours were changed, for a teacher."""
 
     images: Tensor
     labels: Tensor
     points: Tensor | None = None
     statistics_points: Tensor | None = None
+    weak_images: Tensor | None = None
 
     @property
     def ignore_index(self) -> int:
@@ -85,10 +88,13 @@ def n_batches(n_images: int, batch_size: int, *, smallest: int = 2) -> int:
 
 def training_batches(data: TrainingSet, *, augmentation: Augmentation, batch_size: int,
                      n_statistics_points: int, key: tuple[int | str, ...],
-                     splitting: Splitting | None = None) -> Iterator[Batch]:
+                     splitting: Splitting | None = None,
+                     with_weak: bool = False) -> Iterator[Batch]:
     """One epoch in random order: of every batch the pieces that `splitting` gives this process,
     all of it by default. Every draw is keyed by `key` (seed, round and epoch) and the image's name,
-    so that it depends on no other image and no batch."""
+    so that it depends on no other image and no batch.
+
+    with_weak: whether the batches of points have `weak_images`."""
     splitting = splitting or Splitting()
     order = random_generator(*key, "order").permutation(len(data.names))
     pieces = [piece for start in range(n_batches(len(order), batch_size,
@@ -102,22 +108,25 @@ def training_batches(data: TrainingSet, *, augmentation: Augmentation, batch_siz
             augmentation.draw(random_generator(*key, data.names[i]), data.sizes[i],
                               n_statistics_points=n_statistics_points) for i in index])
         batch = augmented_batch(data, index, draw, images=images, labels=labels,
-                                augmentation=augmentation)
+                                augmentation=augmentation, with_weak=with_weak)
         batch.labels[n_own:] = batch.ignore_index
         yield batch
 
 
 def augmented_batch(data: TrainingSet, index: np.ndarray, draw: Draw, *, images: Tensor,
-                    labels: Tensor, augmentation: Augmentation) -> Batch:
+                    labels: Tensor, augmentation: Augmentation, with_weak: bool = False) -> Batch:
     """The images of `index`, `(B, H, W, 3)` uint8, with their `labels`, under `draw`."""
     device = data.device
     warp = Warp(draw, sizes=data.sizes[index], crop=augmentation.crop, device=device)
     fill = constant(tuple(augmentation.mean), device)
-    images = colour(warp.images(images, fill=fill), draw)
-    images = normalise(images, mean=augmentation.mean, std=augmentation.std)
+    normal = partial(normalise, mean=augmentation.mean, std=augmentation.std)
+    images = warp.images(images, fill=fill)
+    weak_images = normal(images) if with_weak else None
+    images = normal(colour(images, draw))
     if data.points is None:
         return Batch(images=images, labels=warp.labels(labels))
     points = data.points[upload(index, data.points.device)].to(device)
     points, labels = warp.points(points, labels)
     statistics = upload(draw.statistics_points.astype(np.float32), device)
-    return Batch(images=images, labels=labels, points=points, statistics_points=statistics)
+    return Batch(images=images, labels=labels, points=points, statistics_points=statistics,
+                 weak_images=weak_images)

@@ -46,17 +46,18 @@ class PointDecoder(nn.Module):
         return self.classifier(x).float()
 
     def at_points(self, low: Tensor, high: Tensor, points: Tensor,
-                  statistics_points: Tensor | None = None) -> Tensor:
+                  statistics_points: Tensor | None = None, *, at_all: bool = False) -> Tensor:
         """Logits `(B, P, C)` at `points` `(B, P, 2)`, given as (y, x) in pixels of `low`'s map.
 
         Equal to bilinear sampling of `forward`'s map, clamped at its border. In training, batch
         norm takes its statistics from the windows of `statistics_points` `(B, S, 2)` alone, drawn
         uniformly, whose own logits are discarded: asked pixels are no fair sample of the image.
         Where batch norm is not in training they are left out. Raises ValueError if there are none.
-        """
+
+        at_all: `(B, P + S, C)`, at the statistics points as well."""
         batch, n_points = points.shape[:2]
         sampling = any(n.training for n in (self.project_norm, self.norm1, self.norm2))
-        if statistics_points is not None and sampling:
+        if statistics_points is not None and (sampling or at_all):
             points = torch.cat([points, statistics_points], dim=1)  # (B, M, 2), M = P + S
         if sampling and points.shape[1] == n_points:
             raise ValueError("training needs at least one statistics point an image")
@@ -81,9 +82,12 @@ class PointDecoder(nn.Module):
         x = self.dropout1(norm_relu(self.norm1, x, WINDOW - 2))
         x = F.conv2d(x, self.conv2.weight)  # (N, 256, 2, 2)
         x = norm_relu(self.norm2, x, WINDOW - 4)
-        x = self.classifier(self.dropout2(asked(x))).float()  # (B * P, C, 2, 2)
-        logits = (x * asked(windows.bilinear_weights)).sum(dim=(2, 3))
-        return logits.view(batch, n_points, x.shape[1])
+        weights = windows.bilinear_weights
+        if not at_all:
+            x, weights = asked(x), asked(weights)
+        x = self.classifier(self.dropout2(x)).float()  # (B * P, C, 2, 2)
+        logits = (x * weights).sum(dim=(2, 3))
+        return logits.view(batch, -1, x.shape[1])
 
 
 def _batch_norm(norm: nn.BatchNorm2d, x: Tensor, *, sample: Tensor, weights: Tensor) -> Tensor:

@@ -27,19 +27,20 @@ class DeepLabV3Plus(nn.Module):
                                     n_classes=n_classes, mc_dropout_p=mc_dropout_p)
 
     def forward(self, x: Tensor, points: Tensor | None = None, *,
-                statistics_points: Tensor | None = None) -> Tensor:
+                statistics_points: Tensor | None = None, at_all: bool = False) -> Tensor:
         """Images `(B, 3, H, W)` -> logits `(B, C, ceil(H / 4), ceil(W / 4))` in float32.
 
         With `points` `(B, P, 2)`, real-valued (y, x) in pixels of `x`: logits `(B, P, C)`, equal to
         bilinear sampling (`align_corners=False`, clamped) of that map, at the cost of small windows
         around the points. In training the decoder's batch norm then sees only the windows of
-        `statistics_points` `(B, S, 2)`; without them, 24 an image are drawn uniformly."""
+        `statistics_points` `(B, S, 2)`; without them, 24 an image are drawn uniformly. With
+        `at_all` logits `(B, P + S, C)`: at those too."""
         return self.decode(self.backbone(x), x.shape[-2:], points,
-                           statistics_points=statistics_points)
+                           statistics_points=statistics_points, at_all=at_all)
 
     def decode(self, features: Sequence[Tensor], size: tuple[int, int],
-               points: Tensor | None = None, *,
-               statistics_points: Tensor | None = None) -> Tensor:
+               points: Tensor | None = None, *, statistics_points: Tensor | None = None,
+               at_all: bool = False) -> Tensor:
         """The same of the backbone's features of images of `size`: all that has dropout."""
         low, high = features[0], self.aspp(features[-1])
         if points is None:
@@ -48,6 +49,7 @@ class DeepLabV3Plus(nn.Module):
             unit = torch.rand(len(low), N_STATISTICS_POINTS, 2, device=low.device)
             statistics_points = unit * unit.new_tensor(size) - 0.5
         sizes = dict(size_from=size, size_to=low.shape[-2:])
-        statistics_points = rescale_points(statistics_points, **sizes) if self.training else None
+        if statistics_points is not None:
+            statistics_points = rescale_points(statistics_points, **sizes)
         return self.decoder.at_points(low, high, rescale_points(points, **sizes),
-                                      statistics_points)
+                                      statistics_points, at_all=at_all)

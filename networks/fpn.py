@@ -87,13 +87,16 @@ class FPN(nn.Module):
                                       n_classes=n_classes, mc_dropout_p=mc_dropout_p)
 
     def forward(self, x: Tensor, points: Tensor | None = None, *,
-                statistics_points: Tensor | None = None) -> Tensor:
+                statistics_points: Tensor | None = None, at_all: bool = False) -> Tensor:
         """Images `(B, 3, H, W)` -> logits `(B, C, ceil(H / 4), ceil(W / 4))` in float32.
 
         With `points` `(B, P, 2)`, real-valued (y, x) in pixels of `x`: logits `(B, P, C)`, equal to
         bilinear sampling (`align_corners=False`, clamped) of that map. This saves next to nothing:
-        the decoder runs on whole maps. `statistics_points` are taken as every network takes them
-        and not looked at, because group norm has no statistics of a batch to be fair about."""
+        the decoder runs on whole maps. `statistics_points` `(B, S, 2)` are taken as every network
+        takes them and only looked at with `at_all`, for logits `(B, P + S, C)`: group norm has no
+        statistics of a batch to be fair about."""
+        if at_all:
+            points = torch.cat([points, statistics_points], dim=1)
         return self.decode(self.backbone(x), x.shape[-2:], points)
 
     def decode(self, features: Sequence[Tensor], size: tuple[int, int],

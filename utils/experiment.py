@@ -28,6 +28,7 @@ from utils.optimisation import averaged, build_optimizer, build_schedule
 from utils.plots import Panel, save_qualitative_grid
 from utils.round_training import RoundTraining
 from utils.seeds import seed_of
+from utils.teacher import Teacher
 
 N_PICTURES = 4  # images in a round's qualitative grid
 
@@ -38,8 +39,9 @@ class Experiment:
 
     `train_one_epoch` trains with `forward` (see train.py); `fresh_network` draws an untrained
     network's weights from torch's generator; `loss_of` makes the loss for labels; `ema` is the
-    decay of the weights' average that is evaluated and asked, 0 for none; `uncertainty`, an
-    acquisition function, is what the pictures show.
+    decay of the weights' average that is evaluated and asked, 0 for none; `teacher`: keyword
+    arguments of utils.teacher.Teacher; `uncertainty`, an acquisition function, is what the pictures
+    show.
     Without a validation set `val` is None."""
 
     folder: Path
@@ -54,6 +56,7 @@ class Experiment:
     fresh_network: Callable[[], nn.Module]
     loss_of: Callable[..., CrossEntropy]
     ema: float
+    teacher: dict | None
     uncertainty: Callable[[Tensor], Tensor]
     augmentation: Augmentation
     optimizer: dict
@@ -115,10 +118,15 @@ class Experiment:
             training_set, criterion = data(epoch)
             batches = training_batches(training_set, augmentation=self.augmentation, key=key,
                                        batch_size=self.batch_size, splitting=self.splitting,
-                                       n_statistics_points=N_STATISTICS_POINTS)
+                                       n_statistics_points=N_STATISTICS_POINTS,
+                                       with_weak=self.teacher is not None)
+            teacher = self.teacher and Teacher(
+                network=training.network, autocast=self.autocast,
+                progress=lambda: training.schedule.last_epoch / (self.n_epochs * self._n_steps),
+                class_weights=criterion.weights, **self.teacher)
             loss = self.train_one_epoch(network, batches, optimizer=training.optimizer,
                                         schedule=training.schedule, forward=self.forward,
-                                        loss=criterion, step_done=step_done)
+                                        loss=criterion, teacher=teacher, step_done=step_done)
             for module in dict.fromkeys([training.trained, training.network]):
                 share_buffers(module)
             return loss

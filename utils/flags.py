@@ -14,6 +14,7 @@ from networks.weights import RELEASES
 from utils.acquisition import ACQUISITIONS, MC_N_STEPS, VOTE_TYPE, VOTE_TYPES
 from utils.optimisation import OPTIMIZERS, SCHEDULES
 from utils.parsing import Parser, fraction, integer, known, named, non_negative, positive
+from utils.teacher import TARGETS
 
 # The repository's own folder: results do not depend on where the program is called from.
 DIR_ROOT = Path(__file__).resolve().parents[1]
@@ -121,6 +122,13 @@ def train_parser() -> Parser:
     group.add_argument("--ema", type=fraction, default=0.0, metavar="DECAY",
                        help="evaluate, keep and ask an exponential moving average of the weights, "
                             "of this decay a step; 0: the weights themselves")
+    group.add_argument("--teacher", type=non_negative, default=0.0, metavar="WEIGHT",
+                       help="learn from unlabelled points what the average of --ema says there, "
+                            "with this weight beside the labels'")
+    group.add_argument("--teacher_targets", type=named("targets", TARGETS), default="hard",
+                       help=known(TARGETS))
+    group.add_argument("--teacher_threshold", type=fraction, default=0.5,
+                       help="confidence below which the teacher is not listened to")
     group.add_argument("--eval_interval", type=integer(1), default=1,
                        help="evaluate every so many epochs, and after the last")
     group.add_argument("--eval_batch_size", type=integer(1), default=8)

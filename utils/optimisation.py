@@ -66,4 +66,6 @@ def averaged(network: nn.Module, *, decay: float) -> AveragedModel:
         kept = min(decay, (1 + int(n)) / (10 + int(n)))
         get_ema_multi_avg_fn(kept)(average, current, n)
 
-    return AveragedModel(network, multi_avg_fn=update, use_buffers=True)
+    average = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
+    average.module.eval()
+    return average
