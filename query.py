@@ -37,11 +37,13 @@ from utils.distributed import (
     gathered,
     is_main,
     local_world_size,
+    main_first,
     process_group,
     rank,
     warnings_to_main,
     world_size,
 )
+from utils.downloads import is_remote
 from utils.errors import InputError, run_program
 from utils.inference import Predictor
 from utils.lazy import Lazy
@@ -250,7 +252,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     device = select_device(args.device)
-    model = load_model(args.checkpoint, device=device)
+    with main_first():  # what has to be downloaded is so once
+        model = load_model(args.checkpoint, device=device)
     given = {name: value for name, value in asking_kwargs(args).items() if value is not None}
     asking = model.config["asking"] | given
     if asking["n"] == 0:
@@ -271,7 +274,8 @@ def run(args: argparse.Namespace) -> int:
         round_index=model.config["round"] + 1, **asking)
     if not is_main():
         return 0
-    folder = Path(args.dir_output or Path(args.checkpoint).parent / "next_query")
+    beside = Path() if is_remote(args.checkpoint) else Path(args.checkpoint).parent
+    folder = Path(args.dir_output or beside / "next_query")
     notice = write_query(folder, query, max_mask_gb=args.max_mask_gb)
     if notice:
         print(notice, file=sys.stderr)

@@ -13,7 +13,6 @@ them on drawn scenes of 360x480. On a CPU all of it takes a quarter of an hour.
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -35,7 +34,7 @@ from utils.errors import InputError, run_program
 from utils.files import write_json
 from utils.flags import DIR_ROOT
 from utils.parsing import Parser, integer, split_at_dashes
-from utils.runs import git_commit
+from utils.runs import git_commit, public_command
 
 PARTS = ("step", "memory", "round")
 # A check that all of it runs, in seconds.
@@ -155,9 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"--device {args.device}: figures are of a CPU or a CUDA GPU")
     content = {"machine": describe_machine(device), "git_commit": git_commit(DIR_ROOT),
-               # Where this machine keeps its files is nobody's business.
-               "command": shlex.join(Path(word).name if Path(word).is_absolute() else word
-                                     for word in words), "note": args.note}
+               "command": public_command(words), "note": args.note}
     print(", ".join(f"{name} {value}" for name, value in content["machine"].items()))
 
     def save() -> None:  # after each part: what is interrupted leaves what it has measured

@@ -106,9 +106,19 @@ class DatasetSpec(ClassSet):
 
 
 def spec_from_dict(content: dict) -> DatasetSpec:
-    """A spec from what `DatasetSpec.to_dict` gave. Raises TypeError or KeyError for other content.
-    """
-    return DatasetSpec(**content | {
-        "classes": tuple(ClassInfo(**info) for info in content["classes"]),
-        "splits": {name: Split(**split) for name, split in content["splits"].items()},
-        "grid": Grid(**content["grid"])})
+    """A spec from what `DatasetSpec.to_dict` gave, also by way of JSON. Raises TypeError, KeyError
+    or ValueError for other content."""
+    label_ids = content["label_ids"]
+    return DatasetSpec(**_with_tuples(content) | {
+        "classes": tuple(ClassInfo(**_with_tuples(info)) for info in content["classes"]),
+        "splits": {name: Split(**_with_tuples(split)) for name, split in content["splits"].items()},
+        "grid": Grid(**_with_tuples(content["grid"])),
+        "label_ids": label_ids and {int(id_): index for id_, index in label_ids.items()}})
+
+
+def _with_tuples(values: dict) -> dict:
+    """JSON knows lists only."""
+    def of(value: object) -> object:
+        return tuple(map(of, value)) if isinstance(value, list | tuple) else value
+
+    return {name: of(value) for name, value in values.items()}

@@ -13,10 +13,11 @@ from pickle import UnpicklingError
 from urllib.error import URLError
 
 from torch import Tensor, nn
-from torch.hub import download_url_to_file, get_dir
+from torch.hub import get_dir
 
 from networks.backbones import IMAGENET_WEIGHTS
 from utils.checkpoints import load_checkpoint
+from utils.downloads import download
 from utils.errors import InputError
 
 
@@ -153,8 +154,7 @@ def download_moco_v2_weights(backbone: str, *, width_multiplier: int = 1) -> dic
     path = Path(get_dir(), "checkpoints", MOCO_V2_URL.rpartition("/")[2])
     with _downloading("the weights of MoCo v2", MOCO_V2_URL):
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            download_url_to_file(MOCO_V2_URL, str(path))
+            download(MOCO_V2_URL, path)
         if not _md5(path).startswith(MOCO_V2_MD5):
             raise RuntimeError(f"invalid hash value (expected {MOCO_V2_MD5!r})")
     return load_checkpoint(path)

@@ -175,9 +175,14 @@ def _add_cache(group: argparse._ActionsContainer, *, dir_cache: str) -> None:
 def query_parser() -> Parser:
     """The flags of query.py; None is what is asked as in the checkpoint's run."""
     parser = Parser(description="Choose the next pixels to ask with a trained network.")
-    parser.add_argument("--checkpoint", required=True, help="a last.pt or best.pt of train.py")
+    parser.add_argument("--checkpoint", required=True, metavar="FILE|URL",
+                        help="a last.pt or best.pt of train.py, a file of python -m utils.zoo, or "
+                             "where to download one: https://... or hf://OWNER/REPO/PATH[@REVISION]"
+                             ", with #sha256=HEX behind it to be sure")
     parser.add_argument("--dir_dataset", required=True, help="the dataset's root folder")
-    parser.add_argument("--dir_output", help="default: next_query beside the checkpoint")
+    parser.add_argument("--dir_output",
+                        help="default: next_query beside the checkpoint, or here if that is an "
+                             "address")
     _add_asking(parser)
     parser.set_defaults(query_strategy=None, top_n_percent=None, reverse_order=None,
                         use_mc_dropout=None, mc_n_steps=None, vote_type=None)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import shlex
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -81,6 +82,19 @@ def move_aside(folder: Path) -> Path:
     except OSError as error:
         raise InputError(f"cannot move {folder} to {target}: {error.strerror}") from error
     return target
+
+
+def public_command(words: Sequence[str]) -> str:
+    """A command line to publish: where a machine keeps its files is nobody's business, so paths
+    from outside the current folder are reduced to names."""
+    def public(word: str) -> str:
+        flag, equals, value = word.partition("=")
+        if equals and flag.startswith("--"):
+            return f"{flag}={public(value)}"
+        outside = Path(word).is_absolute() or word.startswith(("~", ".."))
+        return Path(word).name if outside else word
+
+    return shlex.join(map(public, words))
 
 
 def git_commit(repository: Path) -> str | None:
