@@ -13,8 +13,10 @@ from datasets.voc import VOC_AUGMENTED
 from networks import NETWORKS
 from utils.acquisition import ACQUISITIONS, MC_N_STEPS, VOTE_TYPE, needs
 from utils.errors import InputError
-from utils.flags import WEIGHT_TYPES, query_parser, train_parser
+from utils.flags import WEIGHT_TYPES, predict_parser, query_parser, train_parser
 from utils.parsing import Parser
+from utils.segmenter import SIZES
+from utils.tiles import TILE_STRIDE
 
 # What the paper (arXiv 2104.06394) and its authors' repository do on all three data sets.
 _PAPER = dict(
@@ -189,6 +191,34 @@ def check_asking(*, strategy: str, reverse_order: bool, top_n_percent: float,
 def parse_query_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The flags of query.py. What is not said is asked as in the checkpoint's run (None here)."""
     return query_parser().parse_args(argv)
+
+
+def parse_predict_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The flags of predict.py; `size` becomes a name of SIZES or (height, width). Raises
+    InputError."""
+    args = predict_parser().parse_args(argv)
+    words = args.size.split() if isinstance(args.size, str) else args.size
+    if len(words) == 2 and all(word.isdecimal() and int(word) > 0 for word in words):
+        args.size = tuple(map(int, words))
+    elif len(words) == 1 and words[0] in SIZES:
+        (args.size,) = words
+    else:
+        raise InputError(f"--size {' '.join(words)}: choose from {', '.join(SIZES)}, or give "
+                         "HEIGHT WIDTH in pixels")
+    if args.tile is None:
+        if args.overlap is not None:
+            raise InputError("--overlap has no meaning without --tile")
+        return args
+    if any(side % TILE_STRIDE for side in args.tile):
+        nearest = [max(round(side / TILE_STRIDE), 1) * TILE_STRIDE for side in args.tile]
+        raise InputError(f"--tile {args.tile[0]} {args.tile[1]}: give multiples of {TILE_STRIDE}, "
+                         f"for example {nearest[0]} {nearest[1]}")
+    if args.overlap is None:
+        args.overlap = min(min(args.tile) // 4, min(args.tile) - TILE_STRIDE)
+    if args.overlap > min(args.tile) - TILE_STRIDE:
+        raise InputError(f"--overlap {args.overlap}: at most {min(args.tile) - TILE_STRIDE} with "
+                         f"--tile {args.tile[0]} {args.tile[1]}")
+    return args
 
 
 # --- what the parts of the program take, as keyword arguments -----------------------------------

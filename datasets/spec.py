@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 
@@ -77,6 +78,15 @@ class Grid:
             factor = self.longer_side / max(image_size)
             height, width = round(height * factor), round(width * factor)
         return max(height // self.downsample, 1), max(width // self.downsample, 1)
+
+    def fitted(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """As `of`, but an image of another aspect ratio than a fixed `size` keeps its own, and gets
+        as many pixels as `size` has."""
+        if self.size is None:
+            return self.of(image_size)
+        factor = math.sqrt(math.prod(self.size) / math.prod(image_size))
+        size = tuple(max(round(length * factor), 1) for length in image_size)
+        return replace(self, size=size).of(image_size)
 
     def divided(self, factor: int) -> Grid:
         return replace(self, downsample=self.downsample * factor)

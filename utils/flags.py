@@ -1,4 +1,5 @@
-"""The flags of train.py and query.py: names, types, help. What they mean together is in args.py."""
+"""The flags of train.py, query.py and predict.py: names, types, help. What they mean together is in
+args.py."""
 
 from __future__ import annotations
 
@@ -11,9 +12,10 @@ from datasets.caches import CACHES
 from datasets.labellers import LABELLERS
 from networks import BACKBONES, NETWORKS, OUTPUT_STRIDES
 from networks.weights import RELEASES
-from utils.acquisition import ACQUISITIONS, MC_N_STEPS, VOTE_TYPE, VOTE_TYPES
+from utils.acquisition import ACQUISITIONS, MC_N_STEPS, VOTE_TYPE, VOTE_TYPES, needs
 from utils.optimisation import OPTIMIZERS, SCHEDULES
 from utils.parsing import Parser, fraction, integer, known, named, non_negative, positive
+from utils.tiles import TILE_STRIDE
 
 # The repository's own folder: results do not depend on where the program is called from.
 DIR_ROOT = Path(__file__).resolve().parents[1]
@@ -198,6 +200,75 @@ def query_parser() -> Parser:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--max_mask_gb", type=positive, default=2.0)
     return parser
+
+
+def predict_parser() -> Parser:
+    """The flags of predict.py."""
+    parser = Parser(
+        description="Class maps of images and videos by a trained network; the checkpoint has all "
+                    "that is needed for it.",
+        epilog="The same command continues: what is in the output folder already is not made "
+               "again. Pixels are taken as they are stored (an EXIF rotation is not applied), as "
+               "in training. Exit codes: 0: all done; 1: done, but some files could not be read "
+               "and are listed; 2: nothing to be done with this input; 130: interrupted.")
+    parser.add_argument("--checkpoint", required=True, help="a last.pt or best.pt of train.py")
+    group = parser.add_argument_group("files")
+    group.add_argument("--input", nargs="+", required=True, metavar="FILE|DIR|GLOB",
+                       help="images and videos; of folders all that is in them. Names are those "
+                            "below the deepest folder that all have in common")
+    group.add_argument("--output", required=True, metavar="DIR",
+                       help="a folder of its own: a/b.jpg becomes a/b.png there, class indices "
+                            "with the classes' colours as palette, at the image's own size; "
+                            "a/b.mov becomes a/b.mp4, covered by the colours")
+    group.add_argument("--overlay", action="store_true",
+                       help="also a/b.overlay.png: the image, half covered by the colours")
+    group.add_argument("--probabilities", action="store_true",
+                       help="also a/b.npz: `probabilities` (C, H, W) in float16, and `classes`")
+    group.add_argument("--uncertainty", nargs="?", const="margin_sampling", metavar="NAME",
+                       type=named("uncertainty", _of_probabilities()),
+                       help=f"also a/b.NAME.png in grey: NAME is {known(_of_probabilities())} "
+                            "(margin_sampling if not said); black is a certain class, white as "
+                            "uncertain as equally likely classes are")
+    group.add_argument("--labels", metavar="DIR",
+                       help="evaluate against the label maps there, in the data set's own coding, "
+                            "with the images' names: a table, and evaluation.json in the output")
+    group.add_argument("--overwrite", action="store_true",
+                       help="make again what is there already")
+
+    group = parser.add_argument_group("prediction")
+    group.add_argument("--size", nargs="+", default="fit", metavar="SIZE",
+                       help="what the network sees. fit: the grid it was trained on, but where "
+                            "that has one fixed height and width, an image of another aspect "
+                            "ratio keeps its own, with as many pixels as the grid; grid: exactly "
+                            "the training's, stretched if need be; image: the file's own pixels; "
+                            "or HEIGHT WIDTH")
+    group.add_argument("--tile", type=integer(TILE_STRIDE), nargs=2, metavar=("HEIGHT", "WIDTH"),
+                       help="cut what is larger than this (at the network's size, see --size) "
+                            "into overlapping tiles, whose logits are blended: for images that do "
+                            "not fit into memory at once. Multiples of 32. Files above Pillow's "
+                            "limit of 179 million pixels are read only with it")
+    group.add_argument("--overlap", type=integer(0), metavar="PIXELS",
+                       help="of neighbouring tiles, at least; default: a quarter of the tile's "
+                            "shorter side")
+    group.add_argument("--flip", action="store_true",
+                       help="average the probabilities with those of the mirror image")
+    group.add_argument("--scales", type=positive, nargs="+", default=[1.0], metavar="FACTOR",
+                       help="average the probabilities over these multiples of the network's size")
+
+    group = parser.add_argument_group("run")
+    group.add_argument("--batch_size", type=integer(1), default=8,
+                       help="images, tiles or frames that the network sees at a time")
+    group.add_argument("--n_workers", type=integer(0), default=4,
+                       help="threads that read and write files")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    group.add_argument("--amp", choices=("auto", "on", "off"), default="auto",
+                       help="compute in bfloat16; auto: where the hardware has it")
+    return parser
+
+
+def _of_probabilities() -> list[str]:
+    """The acquisition functions that need nothing else."""
+    return [name for name in ACQUISITIONS if not needs(name)]
 
 
 def _weight_type(value: str) -> str:
