@@ -15,6 +15,7 @@ from utils.acquisition import ACQUISITIONS, MC_N_STEPS, VOTE_TYPE, needs
 from utils.errors import InputError
 from utils.flags import WEIGHT_TYPES, predict_parser, query_parser, train_parser
 from utils.parsing import Parser
+from utils.runs import run_name
 from utils.segmenter import SIZES
 from utils.tiles import TILE_STRIDE
 
@@ -279,11 +280,4 @@ def asking_kwargs(args: argparse.Namespace) -> dict:
 
 
 def experiment_name(args: argparse.Namespace) -> str:
-    """`{dataset}[_d{downsample}]_{network}_{backbone}_{strategy}_{n}_p{top}_{seed}[_{suffix}]`."""
-    asking = (f"{args.query_strategy}_{args.n_pixels_by_us}_p{args.top_n_percent:g}"
-              if args.n_pixels_by_us else "full")
-    return "_".join([
-        args.dataset_name, *([f"d{args.downsample}"] if args.downsample > 1 else []),
-        args.network_name, args.backbone, asking, str(args.seed),
-        *([args.suffix] if args.suffix else []), *(["debug"] if args.debug else []),
-    ])
+    return run_name(vars(args))

@@ -13,6 +13,7 @@ from datasets.labellers import LABELLERS
 from networks import BACKBONES, NETWORKS, OUTPUT_STRIDES
 from networks.weights import RELEASES
 from utils.acquisition import ACQUISITIONS, MC_N_STEPS, VOTE_TYPE, VOTE_TYPES, needs
+from utils.contradictions import JUDGES, SCORES
 from utils.optimisation import OPTIMIZERS, SCHEDULES
 from utils.parsing import Parser, fraction, integer, known, named, non_negative, positive
 from utils.tiles import TILE_STRIDE
@@ -269,6 +270,43 @@ def predict_parser() -> Parser:
 def _of_probabilities() -> list[str]:
     """The acquisition functions that need nothing else."""
     return [name for name in ACQUISITIONS if not needs(name)]
+
+
+def suspicious_parser() -> Parser:
+    """The flags of utils/suspicious.py; None is what the run was made with."""
+    parser = Parser(description="List the answers of a run that its networks contradict, for a "
+                                "second look, and bring the corrected answers back.")
+    parser.add_argument("run", metavar="RUN", help="the folder of a run, with an args.json")
+    parser.add_argument("--dir_dataset", help="the dataset's root folder (default: the run's)")
+    parser.add_argument("--round", type=int, default=-1,
+                        help="look at the run as it was after this round; -1: the last finished "
+                             "one")
+    parser.add_argument("--n", type=integer(1), default=50, help="list at most so many")
+    parser.add_argument("--min_confidence", type=fraction, default=0.9,
+                        help="list an answer if the networks give all other classes together at "
+                             "least this probability, and one of them more than the given one")
+    parser.add_argument("--networks", type=named("choice", JUDGES), default="last",
+                        help="which judge an answer: the last round's; the newest one that was "
+                             "trained before it was given (of the first round's answers: the last "
+                             "one); or all rounds', the mean of their probabilities")
+    parser.add_argument("--score", type=named("score", SCORES), default="self_confidence",
+                        help="rank by how improbable the given class is, or by the likeliest other "
+                             "class' probability less the given one's")
+    parser.add_argument("--output", metavar="DIR", help="default: suspicious in the run's folder")
+    parser.add_argument("--dir_annotations", nargs="+", metavar="DIR",
+                        help="annotators' folders, to say who gave an answer (default: the run's)")
+    parser.add_argument("--batch_size", type=integer(1), default=8)
+    parser.add_argument("--n_workers", type=integer(0), default=4)
+    parser.add_argument("--device", default="auto")
+    group = parser.add_argument_group("the way back, after the second look")
+    group.add_argument("--apply", nargs="?", const="", metavar="DIR",
+                       help="write a new run with the corrected answers beside this one; DIR: "
+                            "where the second look was written (default: answers in --output)")
+    group.add_argument("--suffix", help="ends the new run's name (default: corrected)")
+    group.add_argument("--on_conflict", type=named("rule", CONFLICTS),
+                       help="where the second look of several annotators disagrees: "
+                            + ", ".join(CONFLICTS) + " (default: error)")
+    return parser
 
 
 def _weight_type(value: str) -> str:

@@ -25,6 +25,17 @@ NOT_THE_EXPERIMENT = frozenset({
 _LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "pillow")
 
 
+def run_name(flags: dict) -> str:
+    """`{dataset}[_d{downsample}]_{network}_{backbone}_{strategy}_{n}_p{top}_{seed}[_{suffix}]`."""
+    asking = ("{query_strategy}_{n_pixels_by_us}_p{top_n_percent:g}".format(**flags)
+              if flags["n_pixels_by_us"] else "full")
+    return "_".join([
+        flags["dataset_name"], *([f"d{flags['downsample']}"] if flags["downsample"] > 1 else []),
+        flags["network_name"], flags["backbone"], asking, str(flags["seed"]),
+        *([flags["suffix"]] if flags["suffix"] else []), *(["debug"] if flags["debug"] else []),
+    ])
+
+
 def check_flags(folder: Path, *, flags: dict, free: frozenset[str]) -> None:
     """Raises InputError, naming the flags, if the run in `folder` was made with other `flags`; the
     `free` ones may differ."""
@@ -44,14 +55,16 @@ def check_flags(folder: Path, *, flags: dict, free: frozenset[str]) -> None:
                          "give another --suffix, or --overwrite to move it aside")
 
 
-def record_flags(folder: Path, *, flags: dict, repository: Path, n_processes: int = 1) -> None:
-    """Write `args.json`: flags, command line, git commit of `repository`, versions."""
+def record_flags(folder: Path, *, flags: dict, repository: Path, n_processes: int = 1,
+                 command: Sequence[str] | None = None) -> None:
+    """Write `args.json`: flags, command line (default: this program's), git commit of `repository`,
+    versions."""
     record = folder / "args.json"
     if record.exists() and _flags_of(record) == as_recorded(flags):
         return
     write_json(record, {
         "flags": flags,
-        "command": [sys.executable, *sys.argv],
+        "command": list(command or [sys.executable, *sys.argv]),
         "processes": n_processes,
         "git_commit": git_commit(repository),
         "versions": {"python": platform.python_version(),
