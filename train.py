@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
-import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -64,9 +63,11 @@ from utils.runs import (
     check_flags,
     move_aside,
     record_flags,
+    round_line,
     with_digests,
 )
 from utils.statistics import answer_statistics, query_statistics
+from utils.tracking import Tracking, check_tracker
 
 WAITING = 3  # exit code: a person has to answer before it goes on
 
@@ -127,10 +128,11 @@ class ActiveLearning:
 
     def __init__(self, experiment: Experiment, *, labeller: Labeller, n_rounds: int,
                  n_init_pixels: int, init_query: str | None, asking: dict, noise: LabelNoise,
-                 max_mask_gb: float) -> None:
+                 max_mask_gb: float, tracking: Tracking) -> None:
         self._experiment, self._labeller, self._n_rounds = experiment, labeller, n_rounds
         self._n_init_pixels, self._init_query = n_init_pixels, init_query
         self._asking, self._noise, self._max_mask_gb = asking, noise, max_mask_gb
+        self._tracking = tracking
         self._answered: list[Points] = []
 
     def run(self, metrics: MetricsTable) -> None:
@@ -141,6 +143,7 @@ class ActiveLearning:
             self._ask(r)
             points = concatenate(self._answered)
             if r < len(metrics.rows):
+                self._tracking.round_done(r, metrics.rows[r], folder)
                 print(round_line(metrics.rows[r], self._n_rounds))
                 continue
             training = self._fit(r)
@@ -150,6 +153,7 @@ class ActiveLearning:
                 training, r, n_asked=len(points), n_void=points.n_void,
                 query_seconds=from_main(lambda f=folder: float(self._statistics(f)["seconds"]))),
                 write=is_main())
+            self._tracking.round_done(r, metrics.rows[r], folder)
             print(round_line(metrics.rows[r], self._n_rounds), flush=True)
 
     def _folder(self, r: int) -> Path:
@@ -163,7 +167,8 @@ class ActiveLearning:
 
         once = functools.cache(lambda: supervision(0))
         every = supervision if self._noise.p and self._noise.redraw else lambda _: once()
-        return self._experiment.fit(self._folder(r), r, supervision=every)
+        return self._experiment.fit(self._folder(r), r, supervision=every,
+                                    epoch_done=functools.partial(self._tracking.epochs_done, r))
 
     def _ask(self, r: int) -> None:
         """Choose the pixels of a round and get their answers, unless that has been done."""
@@ -223,29 +228,21 @@ class ActiveLearning:
                              seed=experiment.seed), None
 
 
-def train_fully(experiment: Experiment, metrics: MetricsTable) -> None:
+def train_fully(experiment: Experiment, metrics: MetricsTable, *, tracking: Tracking) -> None:
     """Training on full masks: one round without queries, in the folder `full`."""
+    folder = experiment.folder / "full"
     if not metrics.rows:
-        folder = experiment.folder / "full"
         labels = experiment.train.grid_labels()
-        training = experiment.fit(folder, 0, supervision=lambda _: (None, labels))
+        training = experiment.fit(folder, 0, supervision=lambda _: (None, labels),
+                                  epoch_done=functools.partial(tracking.epochs_done, 0))
         if is_main():
             experiment.save_pictures(folder, training.network, concatenate([]))
         metrics.put(experiment.metrics_row(
             training, 0, n_asked=int(experiment.train.sizes.prod(axis=1).sum()),
             n_void=sum(int(mask.sum()) for mask in void_masks(experiment.train)),
             query_seconds=0.0), write=is_main())
+    tracking.round_done(0, metrics.rows[0], folder)
     print(round_line(metrics.rows[0], 1))
-
-
-def round_line(row: dict[str, str], n_rounds: int) -> str:
-    pixels, percent, last, best = (float(row[name]) for name in (
-        "pixels_per_image", "percent", "miou_last", "miou_best"))
-    scores = f"mIoU {last:.4f} last, {best:.4f} best (epoch {row['epoch_best']})"
-    if math.isnan(last):
-        scores = "no mIoU without a validation set"
-    return (f"round {int(row['round']) + 1}/{n_rounds}: {pixels:g} pixels per image "
-            f"({percent:.3g} %), {scores}, trained in {float(row['train_seconds']):.0f} s")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -256,22 +253,34 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     folder = Path(args.dir_checkpoints) / flags.experiment_name(args)
     recorded = with_digests(vars(args))
+    from_main(lambda: check_tracker(args.tracker))
     spec = flags.spec_of(args)
     if not args.overwrite:
         from_main(lambda: check_flags(folder, flags=recorded, free=NOT_THE_EXPERIMENT))
     labeller = LABELLERS[args.labeller](classes=spec, **flags.annotator_kwargs(args))
     experiment = build_experiment(args, folder, spec=spec, with_labels=labeller.reads_truth)
+    tracking = Tracking(args.tracker, run=folder, flags=recorded, class_names=spec.class_names,
+                        n_epochs=args.n_epochs)
 
     def open_run() -> MetricsTable:
         if args.overwrite and folder.exists():
             print(f"the old run is now in {move_aside(folder)}", file=sys.stderr)
         record_flags(folder, flags=recorded, repository=DIR_ROOT, n_processes=world_size())
-        return MetricsTable(folder / "metrics.csv", experiment.metrics_columns())
+        metrics = MetricsTable(folder / "metrics.csv", experiment.metrics_columns())
+        tracking.open()
+        return metrics
 
     metrics = from_main(open_run)
-    done = len(metrics.rows)
+    with tracking:
+        return train_and_ask(args, experiment, metrics, labeller=labeller, tracking=tracking)
+
+
+def train_and_ask(args: argparse.Namespace, experiment: Experiment, metrics: MetricsTable, *,
+                  labeller: Labeller, tracking: Tracking) -> int:
+    """What is left of the run; the exit code."""
+    folder, spec, done = experiment.folder, experiment.spec, len(metrics.rows)
     if args.n_pixels_by_us == 0:
-        train_fully(experiment, metrics)
+        train_fully(experiment, metrics, tracking=tracking)
         if done:
             print("this run was finished")
         print(f"figures: {folder / 'metrics.csv'}\n"
@@ -283,7 +292,7 @@ def run(args: argparse.Namespace) -> int:
         init_query=args.init_query, asking=flags.asking_kwargs(args),
         noise=LabelNoise(p=args.label_noise, redraw=args.label_noise_redraw,
                          n_classes=spec.n_classes, seed=args.seed),
-        max_mask_gb=args.max_mask_gb)
+        max_mask_gb=args.max_mask_gb, tracking=tracking)
     try:
         rounds.run(metrics)
     except WaitingForLabels as waiting:

@@ -34,7 +34,8 @@ from utils.errors import InputError, run_program
 from utils.files import write_json
 from utils.flags import DIR_ROOT
 from utils.parsing import Parser, integer, split_at_dashes
-from utils.runs import git_commit, public_command
+from utils.runs import public_command
+from utils.version import git_commit
 
 PARTS = ("step", "memory", "round")
 # A check that all of it runs, in seconds.

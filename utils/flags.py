@@ -17,6 +17,7 @@ from utils.contradictions import JUDGES, SCORES
 from utils.optimisation import OPTIMIZERS, SCHEDULES
 from utils.parsing import Parser, fraction, integer, known, named, non_negative, positive
 from utils.tiles import TILE_STRIDE
+from utils.tracking import TRACKERS
 
 # The repository's own folder: results do not depend on where the program is called from.
 DIR_ROOT = Path(__file__).resolve().parents[1]
@@ -143,6 +144,8 @@ def train_parser() -> Parser:
                        help="move an old run aside and start afresh")
     group.add_argument("--max_mask_gb", type=positive, default=2.0,
                        help="do not write query.npy above this size")
+    group.add_argument("--tracker", type=named("tracker", TRACKERS), default="none",
+                       help=f"send scalars and pictures there too: {known(TRACKERS)}")
     group.add_argument("--debug", action="store_true",
                        help="a quick check: 8 images, 2 epochs, 2 rounds, a folder of its own")
     return parser

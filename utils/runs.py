@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import platform
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from utils.errors import InputError
 from utils.files import read_csv, read_json, write_csv, write_json
+from utils.version import VERSION, git_commit
 
 # Flags that say where and how to compute, not what: they may differ when a run is continued.
 # `weights` and `p_dataset_config` are compared by the files' content instead. `compile` rounds
@@ -20,7 +21,7 @@ from utils.files import read_csv, read_json, write_csv, write_json
 NOT_THE_EXPERIMENT = frozenset({
     "dir_root", "dir_dataset", "dir_checkpoints", "dir_cache", "cache", "device", "n_workers",
     "eval_batch_size", "max_budget", "max_mask_gb", "overwrite", "weights", "dir_annotations",
-    "on_conflict", "allow_partial", "p_dataset_config", "compile",
+    "on_conflict", "allow_partial", "p_dataset_config", "compile", "tracker",
 })
 _LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "pillow")
 
@@ -67,7 +68,7 @@ def record_flags(folder: Path, *, flags: dict, repository: Path, n_processes: in
         "command": list(command or [sys.executable, *sys.argv]),
         "processes": n_processes,
         "git_commit": git_commit(repository),
-        "versions": {"python": platform.python_version(),
+        "versions": {"pixelpick": VERSION, "python": platform.python_version(),
                      **{name: version(name) for name in _LIBRARIES}},
     })
 
@@ -110,15 +111,6 @@ def public_command(words: Sequence[str]) -> str:
     return shlex.join(map(public, words))
 
 
-def git_commit(repository: Path) -> str | None:
-    """None where `repository` is no checkout of git."""
-    try:
-        return subprocess.run(["git", "-C", str(repository), "rev-parse", "HEAD"], check=True,
-                              capture_output=True, text=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
 def file_digest(path: str) -> str:
     """SHA-256. Raises InputError if the file cannot be read."""
     try:
@@ -153,6 +145,17 @@ class MetricsTable:
         self.rows.append({name: _cell(row[name]) for name in self._columns})
         if write:
             write_csv(self._path, self._columns, (list(row.values()) for row in self.rows))
+
+
+def round_line(row: dict[str, str], n_rounds: int) -> str:
+    """What train.py prints of a row of metrics.csv."""
+    pixels, percent, last, best = (float(row[name]) for name in (
+        "pixels_per_image", "percent", "miou_last", "miou_best"))
+    scores = f"mIoU {last:.4f} last, {best:.4f} best (epoch {row['epoch_best']})"
+    if math.isnan(last):
+        scores = "no mIoU without a validation set"
+    return (f"round {int(row['round']) + 1}/{n_rounds}: {pixels:g} pixels per image "
+            f"({percent:.3g} %), {scores}, trained in {float(row['train_seconds']):.0f} s")
 
 
 def _numbers(cells: Iterable[str | None]) -> bool:
