@@ -198,6 +198,9 @@ def parse_predict_arguments(argv: Sequence[str] | None = None) -> argparse.Names
     """The flags of predict.py; `size` becomes a name of SIZES or (height, width). Raises
     InputError."""
     args = predict_parser().parse_args(argv)
+    if bool(args.input) == bool(args.export):
+        raise InputError("give either --input, what to predict, or --export" if args.export else
+                         "which images? Give --input (or --export)")
     words = args.size.split() if isinstance(args.size, str) else args.size
     if len(words) == 2 and all(word.isdecimal() and int(word) > 0 for word in words):
         args.size = tuple(map(int, words))

@@ -1,7 +1,7 @@
 """Class maps of images, and of the frames of videos, by a trained network.
 
 `python predict.py --checkpoint FILE --input FILE|DIR|GLOB --output DIR`; the same command continues
-an interrupted one.
+an interrupted one. With `--export` the network becomes a file for other programs.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from args import parse_predict_arguments
 from datasets.images import any_number_of_pixels, read_image
 from datasets.inputs import InputFile, check_apart, check_names, find_inputs, label_maps
@@ -23,6 +25,7 @@ from datasets.stored import readers
 from utils.device import select_autocast, select_device
 from utils.errors import InputError, run_program
 from utils.evaluation import evaluate_files, scores_table, scores_to_write
+from utils.export import export_model
 from utils.files import write_json
 from utils.models import Model, load_model
 from utils.outputs import (
@@ -52,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Everything that can be wrong with the input is found before anything is written."""
+    if args.export:
+        return export(args)
     folder = Path(args.output)
     files = find_inputs(args.input)
     check_apart(args.input, files, folder)
@@ -95,6 +100,14 @@ def run(args: argparse.Namespace) -> int:
         for reason in broken.values():
             print(f"  {' '.join(reason.split())}", file=sys.stderr)
     return SKIPPED if broken else 0
+
+
+def export(args: argparse.Namespace) -> int:
+    model = load_model(args.checkpoint, device=torch.device("cpu"))
+    export_model(model, kind=args.export, path=args.output)
+    print(f"{args.output}: {Path(args.output).stat().st_size / 1e6:.1f} MB; images (N, H, W, 3) "
+          f"uint8 RGB -> logits (N, {model.spec.n_classes}, H, W) float32")
+    return 0
 
 
 def segmenter_of(model: Model, args: argparse.Namespace) -> Segmenter:

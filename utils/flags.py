@@ -14,6 +14,7 @@ from networks import BACKBONES, NETWORKS, OUTPUT_STRIDES
 from networks.weights import RELEASES
 from utils.acquisition import ACQUISITIONS, MC_N_STEPS, VOTE_TYPE, VOTE_TYPES, needs
 from utils.contradictions import JUDGES, SCORES
+from utils.export import EXPORTS
 from utils.optimisation import OPTIMIZERS, SCHEDULES
 from utils.parsing import Parser, fraction, integer, known, named, non_negative, positive
 from utils.tiles import TILE_STRIDE
@@ -216,8 +217,11 @@ def predict_parser() -> Parser:
                "in training. Exit codes: 0: all done; 1: done, but some files could not be read "
                "and are listed; 2: nothing to be done with this input; 130: interrupted.")
     parser.add_argument("--checkpoint", required=True, help="a last.pt or best.pt of train.py")
+    parser.add_argument("--export", choices=EXPORTS,
+                        help="write the network to the file --output instead, for other programs: "
+                             "onnx, for ONNX Runtime and others; pt2, for torch.export.load")
     group = parser.add_argument_group("files")
-    group.add_argument("--input", nargs="+", required=True, metavar="FILE|DIR|GLOB",
+    group.add_argument("--input", nargs="+", metavar="FILE|DIR|GLOB",
                        help="images and videos; of folders all that is in them. Names are those "
                             "below the deepest folder that all have in common")
     group.add_argument("--output", required=True, metavar="DIR",
