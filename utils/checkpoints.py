@@ -55,9 +55,12 @@ def load_checkpoint(path: str | Path, *, needs: tuple[str, ...] = ()) -> dict:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = (_read_safetensors(path) if _is_safetensors(path) else
                        torch.load(path, map_location="cpu", weights_only=True))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read as a checkpoint ({error.strerror})") from error
     except Exception as error:  # whatever arbitrary bytes make of an unpickler
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: cannot be read as a checkpoint ({reason})") from error
+        raise InputError(f"{path}: cannot be read as a checkpoint: it is broken, of another kind, "
+                         f"or holds more than tensors and plain values ({type(error).__name__})"
+                         ) from error
     missing = [key for key in needs if not isinstance(content, dict) or key not in content]
     if missing:
         raise InputError(f"{path}: is no checkpoint of this program (no {', '.join(missing)})")
