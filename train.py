@@ -54,6 +54,7 @@ from utils.files import read_json, write_json
 from utils.flags import DIR_ROOT
 from utils.inference import Predictor
 from utils.losses import cross_entropy
+from utils.machine import describe_machine
 from utils.plots import save_curve
 from utils.round_training import RoundTraining
 from utils.run_groups import rounds_of
@@ -265,7 +266,8 @@ def run(args: argparse.Namespace) -> int:
     def open_run() -> MetricsTable:
         if args.overwrite and folder.exists():
             print(f"the old run is now in {move_aside(folder)}", file=sys.stderr)
-        record_flags(folder, flags=recorded, repository=DIR_ROOT, n_processes=world_size())
+        record_flags(folder, flags=recorded, repository=DIR_ROOT, n_processes=world_size(),
+                     machine=describe_machine(experiment.device))
         metrics = MetricsTable(folder / "metrics.csv", experiment.metrics_columns())
         tracking.open()
         return metrics

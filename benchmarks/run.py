@@ -24,7 +24,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import roofline
-from benchmarks.machine import describe_machine, print_table
+from benchmarks.machine import print_table
 from benchmarks.round import measure_round
 from benchmarks.step import WAYS, Step, peak_mb_alone, seconds_in_turns
 from datasets.synthetic import write_street_scenes
@@ -33,6 +33,7 @@ from utils.device import has_bfloat16, select_device
 from utils.errors import InputError, run_program
 from utils.files import write_json
 from utils.flags import DIR_ROOT
+from utils.machine import describe_machine
 from utils.parsing import Parser, integer, split_at_dashes
 from utils.runs import public_command
 from utils.version import git_commit

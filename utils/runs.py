@@ -57,9 +57,9 @@ def check_flags(folder: Path, *, flags: dict, free: frozenset[str]) -> None:
 
 
 def record_flags(folder: Path, *, flags: dict, repository: Path, n_processes: int = 1,
-                 command: Sequence[str] | None = None) -> None:
+                 machine: dict | None = None, command: Sequence[str] | None = None) -> None:
     """Write `args.json`: flags, command line (default: this program's), git commit of `repository`,
-    versions."""
+    versions, and the `machine` (utils.machine) that the run was started on, if that is known."""
     record = folder / "args.json"
     if record.exists() and _flags_of(record) == as_recorded(flags):
         return
@@ -67,6 +67,7 @@ def record_flags(folder: Path, *, flags: dict, repository: Path, n_processes: in
         "flags": flags,
         "command": list(command or [sys.executable, *sys.argv]),
         "processes": n_processes,
+        "machine": machine,
         "git_commit": git_commit(repository),
         "versions": {"pixelpick": VERSION, "python": platform.python_version(),
                      **{name: version(name) for name in _LIBRARIES}},
