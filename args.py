@@ -238,6 +238,11 @@ def network_kwargs(args: argparse.Namespace, *, n_classes: int) -> dict:
                 n_classes=n_classes)
 
 
+def pretrained_kwargs(args: argparse.Namespace) -> dict:
+    return dict(weight_type=args.weight_type, path=args.weights, name=args.backbone,
+                width_multiplier=args.width_multiplier)
+
+
 def augmentation_kwargs(args: argparse.Namespace, *, canvas: tuple[int, int]) -> dict:
     """`canvas`: (height, width) of the largest grid."""
     return dict(crop=tuple(args.crop or canvas), scale=args.scale, flip_p=args.flip_p,

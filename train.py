@@ -29,11 +29,10 @@ from datasets.prepare import prepare
 from datasets.queries import Query, read_query, write_query
 from datasets.split import LoadedSplit, load_split
 from networks import build_network
-from networks.weights import RELEASES, backbone_weights, load_backbone_weights
+from networks.weights import load_backbone_weights, pretrained_weights
 from query import ACQUISITIONS, excluding, initial_query, next_query
 from utils.acquisition import needs
 from utils.batch_norm import train_mode, with_sync_bn
-from utils.checkpoints import load_checkpoint
 from utils.compiling import CompiledForward
 from utils.device import select_autocast, select_device
 from utils.distributed import (
@@ -312,20 +311,6 @@ def train_and_ask(args: argparse.Namespace, experiment: Experiment, metrics: Met
     return 0
 
 
-def pretrained_weights(args: argparse.Namespace, backbone: nn.Module) -> dict[str, Tensor] | None:
-    """What the backbone starts from; None: random weights. Raises InputError if it does not fit."""
-    if args.weight_type == "random":
-        return None
-    if args.weight_type == "file":
-        content, source = load_checkpoint(args.weights), args.weights
-    else:
-        source = args.weight_type
-        content = RELEASES[source](args.backbone, width_multiplier=args.width_multiplier)
-    state, report = backbone_weights(content, backbone, source=source)
-    print(report, file=sys.stderr)
-    return state
-
-
 def load_data(args: argparse.Namespace, spec: DatasetSpec, *,
               with_labels: bool) -> tuple[LoadedSplit, LoadedSplit | None]:
     """The images to train on, and the validation set if there is one.
@@ -373,7 +358,7 @@ def build_experiment(args: argparse.Namespace, folder: Path, *, spec: DatasetSpe
     network = flags.network_kwargs(args, n_classes=spec.n_classes)
     trial = build_network(**network)
     with main_first():
-        pretrained = pretrained_weights(args, trial.backbone)
+        pretrained = pretrained_weights(trial.backbone, **flags.pretrained_kwargs(args))
     if args.use_mc_dropout:
         active_dropout(trial)
 

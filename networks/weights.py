@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -165,6 +166,23 @@ RELEASES: dict[str, Callable[..., dict]] = {
     "supervised": download_imagenet_weights,
     "moco_v2": download_moco_v2_weights,
 }
+
+
+def pretrained_weights(backbone: nn.Module, *, weight_type: str, path: str | None, name: str,
+                       width_multiplier: int) -> dict[str, Tensor] | None:
+    """What the backbone called `name` starts from: `random`, which is None, the `file` at `path`,
+    or one of RELEASES; what was recognised is said on stderr. Raises InputError if it does not fit.
+    """
+    if weight_type == "random":
+        return None
+    if weight_type == "file":
+        content, source = load_checkpoint(path), path
+    else:
+        source = weight_type
+        content = RELEASES[source](name, width_multiplier=width_multiplier)
+    state, report = backbone_weights(content, backbone, source=source)
+    print(report, file=sys.stderr)
+    return state
 
 
 @contextmanager
