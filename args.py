@@ -232,6 +232,12 @@ def cache_kwargs(args: argparse.Namespace) -> dict:
     return dict(kind=args.cache, folder=Path(args.dir_cache))
 
 
+def data_kwargs(args: argparse.Namespace) -> dict:
+    return dict(dir_dataset=args.dir_dataset, downsample=args.downsample, n_workers=args.n_workers,
+                eval_full=args.eval_full, n_images=args.n_images, seed=args.seed,
+                limit=8 if args.debug else None)
+
+
 def network_kwargs(args: argparse.Namespace, *, n_classes: int) -> dict:
     return dict(name=args.network_name, backbone=args.backbone, output_stride=args.output_stride,
                 width_multiplier=args.width_multiplier, mc_dropout_p=args.mc_dropout_p,

@@ -21,23 +21,23 @@ from datasets import DatasetSpec
 from datasets.augment import Augmentation
 from datasets.batches import Batch, Splitting, n_batches
 from datasets.caches import Cache
-from datasets.images import has_files
 from datasets.labellers import LABELLERS, Labeller, WaitingForLabels, void_masks
+from datasets.loading import load_both
 from datasets.noise import LabelNoise
 from datasets.points import Points, concatenate, padded, read_labels, write_labels
-from datasets.prepare import prepare
 from datasets.queries import Query, read_query, write_query
-from datasets.split import LoadedSplit, load_split
+from datasets.split import LoadedSplit
 from networks import build_network
 from networks.weights import load_backbone_weights, pretrained_weights
 from query import ACQUISITIONS, excluding, initial_query, next_query
 from utils.acquisition import needs
 from utils.batch_norm import train_mode, with_sync_bn
-from utils.compiling import CompiledForward
+from utils.compiling import compiled
 from utils.device import select_autocast, select_device
 from utils.distributed import (
     from_main,
     is_main,
+    is_parallel,
     local_world_size,
     main_first,
     process_group,
@@ -87,35 +87,40 @@ def forward_of(autocast: Callable[[], AbstractContextManager]) -> Callable[..., 
 def train_one_epoch(network: nn.Module, batches: Iterable[Batch], *,
                     optimizer: torch.optim.Optimizer,
                     schedule: torch.optim.lr_scheduler.LRScheduler,
-                    forward: Callable[..., Tensor], step_done: Callable[[Tensor], None],
-                    n_pieces: int = 1, freeze_bn: bool = False) -> float:
-    """Mean loss of the epoch; `forward` as `forward_of` returns it; `step_done` is given each
-    step's loss, still on the device.
+                    backward: Callable[..., Tensor], forward: Callable[..., Tensor],
+                    step_done: Callable[[Tensor], None], n_pieces: int = 1,
+                    freeze_bn: bool = False) -> float:
+    """Mean loss of the epoch; `forward` as `forward_of` returns it, called by `backward` as the
+    function below does; `step_done` is given each step's loss, still on the device.
 
     A step is made of `n_pieces` batches in a row, and of those of all processes: its loss is the
     mean over the labelled positions in all of them."""
     train_mode(network, freeze_bn=freeze_bn)
     batches, losses = iter(batches), []
     while pieces := list(itertools.islice(batches, n_pieces)):
-        n_labelled = sum_over_ranks(sum(batch.n_labelled for batch in pieces))
+        counts = [batch.n_labelled for batch in pieces]
+        n_labelled = sum_over_ranks(sum(counts[1:], start=counts[0]))
         optimizer.zero_grad()
         with without_exchange(network):
-            parts = [_backward(network, batch, n_labelled, forward) for batch in pieces[:-1]]
-        parts.append(_backward(network, pieces[-1], n_labelled, forward))
+            parts = [backward(network, batch, n_labelled, forward=forward)
+                     for batch in pieces[:-1]]
+        parts.append(backward(network, pieces[-1], n_labelled, forward=forward))
         optimizer.step()
         schedule.step()
-        losses.append(sum(parts))
+        losses.append(sum(parts[1:], start=parts[0]))
         step_done(losses[-1])
     return (sum_over_ranks(torch.stack(losses).mean()) / world_size()).item()
 
 
-def _backward(network: nn.Module, batch: Batch, n_labelled: Tensor,
-              forward: Callable[..., Tensor]) -> Tensor:
+def backward(network: nn.Module, batch: Batch, n_labelled: Tensor, *,
+             forward: Callable[..., Tensor]) -> Tensor:
     """Adds the gradient of a batch's part of a mean over `n_labelled` positions; that part. Both
     times the number of processes, over which they are averaged later."""
     logits = forward(network, batch.images, batch.points, batch.statistics_points)
-    loss = world_size() * cross_entropy(logits, batch.labels, ignore_index=batch.ignore_index,
-                                        n_labelled=n_labelled)
+    loss = cross_entropy(logits, batch.labels, ignore_index=batch.ignore_index,
+                         n_labelled=n_labelled)
+    if is_parallel():
+        loss = world_size() * loss
     loss.backward()
     return loss.detach()
 
@@ -313,34 +318,12 @@ def train_and_ask(args: argparse.Namespace, experiment: Experiment, metrics: Met
 
 def load_data(args: argparse.Namespace, spec: DatasetSpec, *,
               with_labels: bool) -> tuple[LoadedSplit, LoadedSplit | None]:
-    """The images to train on, and the validation set if there is one.
-
-    with_labels: whether the former need label maps."""
-    limit = 8 if args.debug else None
-    preparing = dict(dir_dataset=args.dir_dataset, downsample=args.downsample,
-                     n_workers=args.n_workers)
-    with main_first():
-        folder = prepare(spec, splits={"train": with_labels}, **preparing)
-    val = spec.splits.get(spec.evaluation)
-    has_val = val is not None and (with_labels or has_files(args.dir_dataset, val)
-                                   or has_files(folder, val))
-    if has_val and not args.eval_full:
-        with main_first():
-            prepare(spec, splits={spec.evaluation: True}, **preparing)
     cache = Cache(device=select_device(args.device), n_processes=local_world_size(),
                   **flags.cache_kwargs(args))
-    reading = dict(grid=spec.grid.divided(args.downsample), n_workers=args.n_workers, limit=limit,
-                   cache=cache)
-    train = load_split(spec, "train", dir_dataset=folder, with_labels=with_labels,
-                       n_images=args.n_images, seed=args.seed, **reading)
+    train, val = load_both(spec, cache=cache, with_labels=with_labels, **flags.data_kwargs(args))
     if n_batches(len(train), args.batch_size, smallest=1 if args.freeze_bn else 2) == 0:
         raise InputError(f"{args.dir_dataset}: {len(train)} training image; batch norm needs two")
-    if not has_val:
-        print(f"no validation set with label maps in {args.dir_dataset}: no mIoU will be reported",
-              file=sys.stderr)
-        return train, None
-    return train, load_split(spec, spec.evaluation, **reading,
-                             dir_dataset=args.dir_dataset if args.eval_full else folder)
+    return train, val
 
 
 def build_experiment(args: argparse.Namespace, folder: Path, *, spec: DatasetSpec,
@@ -355,6 +338,8 @@ def build_experiment(args: argparse.Namespace, folder: Path, *, spec: DatasetSpe
         raise InputError(f"--sync_bn works on GPUs, not on the device {device}; give --batch_size "
                          f"{2 * splitting.world_size * splitting.n_pieces} or more instead, or "
                          "--freeze_bn")
+    if args.compile and device.type == "cuda" and splitting.world_size * splitting.n_pieces > 1:
+        raise InputError("--compile on a GPU is for one process and --grad_accum 1; leave it out")
     network = flags.network_kwargs(args, n_classes=spec.n_classes)
     trial = build_network(**network)
     with main_first():
@@ -370,9 +355,10 @@ def build_experiment(args: argparse.Namespace, folder: Path, *, spec: DatasetSpe
 
     train, val = load_data(args, spec, with_labels=with_labels)
     autocast = select_autocast(args.amp, device)
-    forward = forward_of(autocast)
+    forward, step_backward = forward_of(autocast), backward
     if args.compile:
-        forward = CompiledForward(forward, batch_size=args.batch_size)
+        forward, step_backward = compiled(forward, backward, device=device,
+                                          batch_size=args.batch_size)
     return Experiment(
         folder=folder, spec=spec, train=train, val=val, device=device, autocast=autocast,
         forward=forward,
@@ -381,8 +367,8 @@ def build_experiment(args: argparse.Namespace, folder: Path, *, spec: DatasetSpe
         # Neither a random draw nor one network's committee is an uncertainty to look at.
         uncertainty=ACQUISITIONS["margin_sampling" if needs(args.query_strategy)
                                  else args.query_strategy],
-        train_one_epoch=functools.partial(train_one_epoch, n_pieces=args.grad_accum,
-                                          freeze_bn=args.freeze_bn),
+        train_one_epoch=functools.partial(train_one_epoch, backward=step_backward,
+                                          n_pieces=args.grad_accum, freeze_bn=args.freeze_bn),
         fresh_network=fresh_network,
         augmentation=Augmentation(**flags.augmentation_kwargs(args, canvas=train.canvas)),
         optimizer=flags.optimizer_kwargs(args), schedule=args.schedule,

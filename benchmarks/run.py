@@ -7,7 +7,9 @@ Step: seconds of a training step on random images by network, size, points, prec
 Limit: what the step's counted arithmetic and bytes take at the measured rates of a matrix product
 and a copy (benchmarks/roofline.py). Memory: of processes of their own. Round: making batches, an
 epoch, a validation, a query, of the run that the flags of train.py after `--` describe; without
-them on drawn scenes of 360x480. On a CPU all of it takes a quarter of an hour.
+them on drawn scenes of 360x480. On a CPU all of it takes a quarter of an hour. With `--parts
+profile` (benchmarks/operations.py) besides: launches and the longest operations of a step, the
+forward pass of evaluation, and two processes side by side.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import roofline
+from benchmarks import operations, roofline
 from benchmarks.machine import print_table
 from benchmarks.round import measure_round
 from benchmarks.step import WAYS, Step, peak_mb_alone, seconds_in_turns
@@ -39,6 +41,7 @@ from utils.runs import public_command
 from utils.version import git_commit
 
 PARTS = ("step", "memory", "round")
+PROFILE = "profile"
 # A check that all of it runs, in seconds.
 QUICK = {"networks": [("deeplab", "mobilenetv2")], "sizes": [(48, 64)], "points": [4],
          "ways": ["plain", "ours"], "batch_size": 2, "repeats": 1, "epochs": 1}
@@ -94,6 +97,33 @@ def print_steps(rows: Sequence[dict]) -> None:
           cell(row, "peak_of_first", ".2f")] for row in rows])
 
 
+def measured_profile(args: argparse.Namespace, device: torch.device) -> list[dict]:
+    """Of each network's first group: a row for each of our ways, printed as it is measured."""
+    batch_sizes, n_steps, seconds = ([2], 2, 0.2) if args.quick else ([8, 32], 10, 5.0)
+    rows = []
+    for number, network in enumerate(args.networks):
+        group = next(group for group in groups(args, device)
+                     if (group[0].network, group[0].backbone) == network)
+        ours = [step for step in group if step.way == "ours"]
+        for step in ours[-1:] if args.quick else ours:
+            row = operations.measure_operations(step, device, n_steps=n_steps)
+            if not number:
+                for n in (1,) if args.quick else (1, 2):
+                    row[f"steps_a_second_{n}"] = operations.steps_a_second(
+                        step, device=str(device), n_processes=n, seconds=seconds)
+            rows.append(row)
+            print_table(["ms", "count", "operation"], [
+                [found["ms"], found["count"], found["name"]] for found in row["longest"]])
+        rows[-1]["forward_ms"] = {
+            f"{n} {kind}": operations.forward_ms(group[0], device, batch_size=n,
+                                                 exact=kind == "exact")
+            for n in batch_sizes for kind in ("exact", "tf32")}
+    shown = ["network", "backbone", "amp", "compile", "step_ms", "busy_ms", "host_launches",
+             "operations", "depthwise_ms", "steps_a_second_1", "steps_a_second_2", "forward_ms"]
+    print_table(shown, [[row.get(name, "") for name in shown] for row in rows])
+    return rows
+
+
 def measured_round(words: Sequence[str], *, quick: bool, n_epochs: int, more: Sequence[str]
                    ) -> dict:
     with tempfile.TemporaryDirectory() as folder:
@@ -114,7 +144,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", help="write the figures here")
     parser.add_argument("--note", default="", help="kept in the JSON")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--parts", nargs="+", choices=(*PARTS, PROFILE), default=PARTS)
     parser.add_argument("--networks", nargs="+", type=_network, metavar="NETWORK:BACKBONE",
                         default=[("deeplab", "mobilenetv2"), ("FPN", "resnet50")])
     parser.add_argument("--sizes", nargs="+", type=_size, metavar="HxW",
@@ -186,6 +216,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 with_memory="memory" in args.parts and first)
             save()
         print_steps(content["steps"])
+    if PROFILE in args.parts:
+        content["profile"] = measured_profile(args, device)
+        save()
     return 0
 
 

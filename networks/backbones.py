@@ -93,6 +93,9 @@ class MobileNetV2(nn.Module):
             depthwise = block.conv[1]  # convolution, batch norm, ReLU6
             depthwise[0] = DilatedDepthwise(depthwise[0].weight,
                                             dilation=depthwise[0].dilation[0])
+        for module in self.features.modules():
+            if isinstance(module, nn.ReLU6):
+                module.inplace = False  # in place, its input is copied for the backward pass
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         features = []

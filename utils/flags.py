@@ -139,8 +139,9 @@ def train_parser() -> Parser:
     group.add_argument("--amp", choices=("auto", "on", "off"), default="auto",
                        help="train in bfloat16; auto: where the hardware has it")
     group.add_argument("--compile", action="store_true",
-                       help="compile the training step (torch.compile), once in a round: it needs "
-                            "a C++ compiler on the CPU, Triton on a GPU")
+                       help="once in a round, on a GPU capture the training step as a CUDA graph "
+                            "that is replayed (one process, --grad_accum 1), on the CPU compile it "
+                            "(torch.compile, with a C++ compiler)")
     group.add_argument("--overwrite", action="store_true",
                        help="move an old run aside and start afresh")
     group.add_argument("--max_mask_gb", type=positive, default=2.0,
