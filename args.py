@@ -13,8 +13,11 @@ from datasets.voc import VOC_AUGMENTED
 from networks import NETWORKS
 from utils.acquisition import ACQUISITIONS, MC_N_STEPS, VOTE_TYPE, needs
 from utils.errors import InputError
-from utils.flags import WEIGHT_TYPES, query_parser, train_parser
+from utils.flags import WEIGHT_TYPES, predict_parser, query_parser, train_parser
 from utils.parsing import Parser
+from utils.runs import run_name
+from utils.segmenter import SIZES
+from utils.tiles import TILE_STRIDE
 
 # What the paper (arXiv 2104.06394) and its authors' repository do on all three data sets.
 _PAPER = dict(
@@ -193,6 +196,37 @@ def parse_query_arguments(argv: Sequence[str] | None = None) -> argparse.Namespa
     return query_parser().parse_args(argv)
 
 
+def parse_predict_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The flags of predict.py; `size` becomes a name of SIZES or (height, width). Raises
+    InputError."""
+    args = predict_parser().parse_args(argv)
+    if bool(args.input) == bool(args.export):
+        raise InputError("give either --input, what to predict, or --export" if args.export else
+                         "which images? Give --input (or --export)")
+    words = args.size.split() if isinstance(args.size, str) else args.size
+    if len(words) == 2 and all(word.isdecimal() and int(word) > 0 for word in words):
+        args.size = tuple(map(int, words))
+    elif len(words) == 1 and words[0] in SIZES:
+        (args.size,) = words
+    else:
+        raise InputError(f"--size {' '.join(words)}: choose from {', '.join(SIZES)}, or give "
+                         "HEIGHT WIDTH in pixels")
+    if args.tile is None:
+        if args.overlap is not None:
+            raise InputError("--overlap has no meaning without --tile")
+        return args
+    if any(side % TILE_STRIDE for side in args.tile):
+        nearest = [max(round(side / TILE_STRIDE), 1) * TILE_STRIDE for side in args.tile]
+        raise InputError(f"--tile {args.tile[0]} {args.tile[1]}: give multiples of {TILE_STRIDE}, "
+                         f"for example {nearest[0]} {nearest[1]}")
+    if args.overlap is None:
+        args.overlap = min(min(args.tile) // 4, min(args.tile) - TILE_STRIDE)
+    if args.overlap > min(args.tile) - TILE_STRIDE:
+        raise InputError(f"--overlap {args.overlap}: at most {min(args.tile) - TILE_STRIDE} with "
+                         f"--tile {args.tile[0]} {args.tile[1]}")
+    return args
+
+
 # --- what the parts of the program take, as keyword arguments -----------------------------------
 
 
@@ -200,10 +234,21 @@ def cache_kwargs(args: argparse.Namespace) -> dict:
     return dict(kind=args.cache, folder=Path(args.dir_cache))
 
 
+def data_kwargs(args: argparse.Namespace) -> dict:
+    return dict(dir_dataset=args.dir_dataset, downsample=args.downsample, n_workers=args.n_workers,
+                eval_full=args.eval_full, n_images=args.n_images, seed=args.seed,
+                limit=8 if args.debug else None)
+
+
 def network_kwargs(args: argparse.Namespace, *, n_classes: int) -> dict:
     return dict(name=args.network_name, backbone=args.backbone, output_stride=args.output_stride,
                 width_multiplier=args.width_multiplier, mc_dropout_p=args.mc_dropout_p,
                 n_classes=n_classes)
+
+
+def pretrained_kwargs(args: argparse.Namespace) -> dict:
+    return dict(weight_type=args.weight_type, path=args.weights, name=args.backbone,
+                width_multiplier=args.width_multiplier)
 
 
 def augmentation_kwargs(args: argparse.Namespace, *, canvas: tuple[int, int]) -> dict:
@@ -264,11 +309,4 @@ def asking_kwargs(args: argparse.Namespace) -> dict:
 
 
 def experiment_name(args: argparse.Namespace) -> str:
-    """`{dataset}[_d{downsample}]_{network}_{backbone}_{strategy}_{n}_p{top}_{seed}[_{suffix}]`."""
-    asking = (f"{args.query_strategy}_{args.n_pixels_by_us}_p{args.top_n_percent:g}"
-              if args.n_pixels_by_us else "full")
-    return "_".join([
-        args.dataset_name, *([f"d{args.downsample}"] if args.downsample > 1 else []),
-        args.network_name, args.backbone, asking, str(args.seed),
-        *([args.suffix] if args.suffix else []), *(["debug"] if args.debug else []),
-    ])
+    return run_name(vars(args))

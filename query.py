@@ -7,6 +7,7 @@ set with a trained network.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -32,16 +33,18 @@ from utils.acquisition import (
     entropy,
     score,
 )
-from utils.device import select_device, upload
+from utils.device import Download, select_device, upload
 from utils.distributed import (
     gathered,
     is_main,
     local_world_size,
+    main_first,
     process_group,
     rank,
     warnings_to_main,
     world_size,
 )
+from utils.downloads import is_remote
 from utils.errors import InputError, run_program
 from utils.inference import Predictor
 from utils.lazy import Lazy
@@ -52,7 +55,7 @@ from utils.seeds import random_generator, seed_of
 __all__ = ["ACQUISITIONS", "acquisition", "earlier_queries", "excluding", "initial_query", "main",
            "next_query", "select_pixels"]
 
-_CHOOSING_THREADS = 4
+_MOST_THREADS = 8
 
 # --- selection --------------------------------------------------------------------------------
 
@@ -122,7 +125,7 @@ def initial_query(split: LoadedSplit, *, n: int, excluded: Sequence[np.ndarray],
                              rng=random_generator(seed, "query", 0, name), name=name)
 
     # Label maps that are not in memory are read on the way.
-    with warnings_to_main(), ThreadPoolExecutor(_CHOOSING_THREADS) as pool:
+    with warnings_to_main(), ThreadPoolExecutor(_n_threads()) as pool:
         chosen = track(pool.map(choose, ours), len(ours), description="query 0", unit="image")
         found = gathered(dict(zip(ours, chosen, strict=True)))
     pixels = [found[index] for index in range(len(split))]
@@ -146,44 +149,46 @@ def next_query(network: nn.Module, split: LoadedSplit, *, predictor: Predictor,
                                 key=(seed, "mc_dropout", round_index))
     else:
         predicted = _predictions(network, split, predictor)
-    found: dict[int, tuple[np.ndarray, ...]] = {}
 
-    def choose(index: int, scores: np.ndarray) -> np.ndarray:
+    def choose(index: int, position: int, scores: Download) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels of an image `(n, 2)`, and their scores."""
         name = split.names[index]
+        of_image = np.where(excluded[index], -np.inf, scores.numpy()[position])
         try:
-            return select_pixels(scores, n=n, top_n_percent=top_n_percent, name=name,
-                                 reverse_order=reverse_order,
-                                 rng=random_generator(seed, "query", round_index, name))
+            pixels = select_pixels(of_image, n=n, top_n_percent=top_n_percent, name=name,
+                                   reverse_order=reverse_order,
+                                   rng=random_generator(seed, "query", round_index, name))
         except ValueError as error:
             raise InputError(f"{name}: {error}; did the training diverge? Try a smaller "
                              "--lr") from error
+        return pixels, of_image[tuple(pixels.T)]
 
     n_ours = len(range(len(split))[predictor.share[0]::predictor.share[1]])
-    with (warnings_to_main(), ThreadPoolExecutor(_CHOOSING_THREADS) as pool,
+    chosen: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    said: list[Tensor] = []  # on the device until the end
+    with (warnings_to_main(), ThreadPoolExecutor(_n_threads()) as pool,
           Progress(n_ours, f"query {round_index}", unit="image") as progress):
-        def finish(batch: np.ndarray, probabilities: Tensor, scores: list[np.ndarray],
-                   choices: list[Future]) -> None:
-            chosen = [choice.result() for choice in choices]
-            said = _said_at(probabilities, chosen)
-            for index, pixels, of_image, *there in zip(batch.tolist(), chosen, scores, *said,
-                                                       strict=True):
-                found[index] = (pixels, of_image[tuple(pixels.T)], *there)
+        def finish(batch: np.ndarray, probabilities: Tensor, choices: list[Future]) -> None:
+            for index, choice in zip(batch.tolist(), choices, strict=True):
+                chosen[index] = choice.result()
                 progress.advance()
+            said.append(_said_at(probabilities, [chosen[index][0] for index in batch.tolist()]))
 
-        # The pixels of a batch are chosen while the network looks at the next one.
+        # The pixels of a batch are chosen while the network looks at the next one: nothing but
+        # the choosing threads waits for scores.
         waiting = None
         for batch, probabilities, committee in predicted:
+            seeds = [seed_of(seed, "acquisition", round_index, split.names[i]) for i in batch]
+            scores = Download(_scores(strategy, probabilities, committee, vote_type=vote_type,
+                                      seeds=seeds))
+            choices = [pool.submit(choose, index, position, scores)
+                       for position, index in enumerate(batch.tolist())]
             if waiting is not None:
                 finish(*waiting)
-            seeds = [seed_of(seed, "acquisition", round_index, split.names[i]) for i in batch]
-            scores = _scores(strategy, probabilities, committee, vote_type=vote_type, seeds=seeds)
-            scores = [np.where(excluded[i], -np.inf, of_image)
-                      for i, of_image in zip(batch, scores, strict=True)]
-            waiting = batch, probabilities, scores, [
-                pool.submit(choose, *of_image) for of_image in zip(batch, scores, strict=True)]
+            waiting = batch, probabilities, choices
         if waiting is not None:
             finish(*waiting)
-    found = gathered(found)
+    found = gathered(_per_image(chosen, said))
     pixels, scores, predictions, probabilities, entropies = (
         [found[index][column] for index in range(len(split))] for column in range(5))
     query = Query(names=split.names, sizes=split.sizes, pixels=pixels, strategy=strategy, seed=seed,
@@ -206,26 +211,41 @@ def _committees(network: nn.Module, split: LoadedSplit, predictor: Predictor, *,
 
 
 def _scores(strategy: str, probabilities: Tensor, committee: Committee | None, *, vote_type: str,
-            seeds: Sequence[int]) -> np.ndarray:
+            seeds: Sequence[int]) -> Tensor:
     """`(B, H, W)` of probabilities `(B, C, H, W)`, or of their committee; image by image, each with
-    a generator of its own, but in one transfer."""
+    a generator of its own."""
     distribution = probabilities if committee is None else VOTE_TYPES[vote_type](committee)
     scores = [score(strategy, distribution[i:i + 1], generator=torch.Generator().manual_seed(seed),
                     committee=committee and committee.of_image(i)) for i, seed in enumerate(seeds)]
-    return torch.cat(scores).cpu().numpy()
+    return torch.cat(scores)
 
 
-def _said_at(probabilities: Tensor, pixels: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+def _said_at(probabilities: Tensor, pixels: Sequence[np.ndarray]) -> Tensor:
     """Class, its probability and the entropy at each image's (y, x) `(n, 2)`, of probabilities
-    `(B, C, H, W)`: for each of the three, per image `(n,)`."""
-    counts = [len(chosen) for chosen in pixels]
+    `(B, C, H, W)`: `(3, K)`, image after image."""
+    counts = [len(of_image) for of_image in pixels]
     places = np.vstack([np.repeat(np.arange(len(pixels)), counts), np.concatenate(pixels).T])
     image, y, x = upload(places, probabilities.device)
     there = probabilities[image, :, y, x]  # (K, C)
     probability, prediction = there.max(dim=1)
-    said = torch.stack([prediction.float(), probability, entropy(there)]).cpu().numpy()
-    prediction, *rest = (np.split(values, np.cumsum(counts)[:-1]) for values in said)
-    return [[values.astype(np.int64) for values in prediction], *rest]
+    return torch.stack([prediction.float(), probability, entropy(there)])
+
+
+def _per_image(chosen: dict[int, tuple[np.ndarray, np.ndarray]], said: Sequence[Tensor]
+               ) -> dict[int, tuple[np.ndarray, ...]]:
+    """Each image's pixels, scores, classes, their probabilities and entropies, of what was chosen
+    and said in the same order."""
+    of_all, start, found = torch.cat(said, dim=1).cpu().numpy() if said else None, 0, {}
+    for index, (pixels, scores) in chosen.items():
+        prediction, *rest = of_all[:, start:start + len(pixels)]
+        found[index] = pixels, scores, prediction.astype(np.int64), *rest
+        start += len(pixels)
+    return found
+
+
+def _n_threads() -> int:
+    """That choose pixels."""
+    return max(1, min(_MOST_THREADS, (os.cpu_count() or 1) // local_world_size()))
 
 
 def excluding(masks: Sequence[np.ndarray],
@@ -250,7 +270,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     device = select_device(args.device)
-    model = load_model(args.checkpoint, device=device)
+    with main_first():  # what has to be downloaded is so once
+        model = load_model(args.checkpoint, device=device)
     given = {name: value for name, value in asking_kwargs(args).items() if value is not None}
     asking = model.config["asking"] | given
     if asking["n"] == 0:
@@ -271,7 +292,8 @@ def run(args: argparse.Namespace) -> int:
         round_index=model.config["round"] + 1, **asking)
     if not is_main():
         return 0
-    folder = Path(args.dir_output or Path(args.checkpoint).parent / "next_query")
+    beside = Path() if is_remote(args.checkpoint) else Path(args.checkpoint).parent
+    folder = Path(args.dir_output or beside / "next_query")
     notice = write_query(folder, query, max_mask_gb=args.max_mask_gb)
     if notice:
         print(notice, file=sys.stderr)

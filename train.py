@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
-import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -22,24 +21,23 @@ from datasets import DatasetSpec
 from datasets.augment import Augmentation
 from datasets.batches import Batch, Splitting, n_batches
 from datasets.caches import Cache
-from datasets.images import has_files
 from datasets.labellers import LABELLERS, Labeller, WaitingForLabels, void_masks
+from datasets.loading import load_both
 from datasets.noise import LabelNoise
 from datasets.points import Points, concatenate, padded, read_labels, write_labels
-from datasets.prepare import prepare
 from datasets.queries import Query, read_query, write_query
-from datasets.split import LoadedSplit, load_split
+from datasets.split import LoadedSplit
 from networks import build_network
-from networks.weights import RELEASES, backbone_weights, load_backbone_weights
+from networks.weights import load_backbone_weights, pretrained_weights
 from query import ACQUISITIONS, excluding, initial_query, next_query
 from utils.acquisition import needs
 from utils.batch_norm import train_mode, with_sync_bn
-from utils.checkpoints import load_checkpoint
-from utils.compiling import CompiledForward
+from utils.compiling import compiled
 from utils.device import select_autocast, select_device
 from utils.distributed import (
     from_main,
     is_main,
+    is_parallel,
     local_world_size,
     main_first,
     process_group,
@@ -55,6 +53,7 @@ from utils.files import read_json, write_json
 from utils.flags import DIR_ROOT
 from utils.inference import Predictor
 from utils.losses import CrossEntropy, balanced
+from utils.machine import describe_machine
 from utils.plots import save_curve
 from utils.round_training import RoundTraining
 from utils.run_groups import rounds_of
@@ -64,10 +63,12 @@ from utils.runs import (
     check_flags,
     move_aside,
     record_flags,
+    round_line,
     with_digests,
 )
 from utils.statistics import answer_statistics, query_statistics
 from utils.teacher import Teacher
+from utils.tracking import Tracking, check_tracker
 
 WAITING = 3  # exit code: a person has to answer before it goes on
 
@@ -88,20 +89,22 @@ def forward_of(autocast: Callable[[], AbstractContextManager], *,
 def train_one_epoch(network: nn.Module, batches: Iterable[Batch], *,
                     optimizer: torch.optim.Optimizer,
                     schedule: torch.optim.lr_scheduler.LRScheduler,
-                    forward: Callable[..., Tensor], step_done: Callable[[Tensor], None],
-                    loss: CrossEntropy, teacher: Teacher | None = None, n_pieces: int = 1,
+                    backward: Callable[..., Tensor], forward: Callable[..., Tensor],
+                    step_done: Callable[[Tensor], None], loss: CrossEntropy,
+                    teacher: Teacher | None = None, n_pieces: int = 1,
                     freeze_bn: bool = False) -> float:
-    """Mean loss of the epoch; `forward` as `forward_of` returns it; `step_done` is called after
-    each step with its loss, still on the device.
+    """Mean loss of the epoch; `forward` as `forward_of` returns it, called by `backward` as the
+    function below does; `step_done` is called after each step with its loss, still on the device.
 
     A step is made of `n_pieces` batches in a row, and of those of all processes: its loss is the
     (weighted) mean over the labelled positions in all of them, and what a `teacher` adds."""
     train_mode(network, freeze_bn=freeze_bn)
     batches, losses = iter(batches), []
     while pieces := list(itertools.islice(batches, n_pieces)):
-        total = sum_over_ranks(sum(loss.weight_of(batch.labels, ignore_index=batch.ignore_index)
-                                   for batch in pieces))
-        part = functools.partial(_backward, network, forward=forward, loss=loss, total=total,
+        weights = [loss.weight_of(batch.labels, ignore_index=batch.ignore_index)
+                   for batch in pieces]
+        total = sum_over_ranks(sum(weights[1:], start=weights[0]))
+        part = functools.partial(backward, network, total=total, forward=forward, loss=loss,
                                  teacher=teacher, n_pieces=len(pieces))
         optimizer.zero_grad()
         with without_exchange(network):
@@ -109,19 +112,21 @@ def train_one_epoch(network: nn.Module, batches: Iterable[Batch], *,
         parts.append(part(pieces[-1]))
         optimizer.step()
         schedule.step()
-        losses.append(sum(parts))
+        losses.append(sum(parts[1:], start=parts[0]))
         step_done(losses[-1])
     return (sum_over_ranks(torch.stack(losses).mean()) / world_size()).item()
 
 
-def _backward(network: nn.Module, batch: Batch, *, forward: Callable[..., Tensor],
-              loss: CrossEntropy, total: Tensor, teacher: Teacher | None, n_pieces: int) -> Tensor:
+def backward(network: nn.Module, batch: Batch, total: Tensor, *, forward: Callable[..., Tensor],
+             loss: CrossEntropy, teacher: Teacher | None = None, n_pieces: int = 1) -> Tensor:
     """Adds the gradient of a batch's part of a mean over positions of weight `total` in all; that
     part. Both times the number of processes, over which they are averaged later."""
     logits = forward(network, batch.images, batch.points, batch.statistics_points)
     if teacher:
         logits, drawn = logits.tensor_split([batch.points.shape[1]], dim=1)
-    part = world_size() * loss(logits, batch.labels, ignore_index=batch.ignore_index, total=total)
+    part = loss(logits, batch.labels, ignore_index=batch.ignore_index, total=total)
+    if is_parallel():
+        part = world_size() * part
     if teacher:
         part = part + teacher.loss(batch, drawn) / n_pieces
     part.backward()
@@ -136,10 +141,11 @@ class ActiveLearning:
 
     def __init__(self, experiment: Experiment, *, labeller: Labeller, n_rounds: int,
                  n_init_pixels: int, init_query: str | None, asking: dict, noise: LabelNoise,
-                 max_mask_gb: float) -> None:
+                 max_mask_gb: float, tracking: Tracking) -> None:
         self._experiment, self._labeller, self._n_rounds = experiment, labeller, n_rounds
         self._n_init_pixels, self._init_query = n_init_pixels, init_query
         self._asking, self._noise, self._max_mask_gb = asking, noise, max_mask_gb
+        self._tracking = tracking
         self._answered: list[Points] = []
 
     def run(self, metrics: MetricsTable) -> None:
@@ -150,6 +156,7 @@ class ActiveLearning:
             self._ask(r)
             points = concatenate(self._answered)
             if r < len(metrics.rows):
+                self._tracking.round_done(r, metrics.rows[r], folder)
                 print(round_line(metrics.rows[r], self._n_rounds))
                 continue
             training = self._fit(r)
@@ -159,6 +166,7 @@ class ActiveLearning:
                 training, r, n_asked=len(points), n_void=points.n_void,
                 query_seconds=from_main(lambda f=folder: float(self._statistics(f)["seconds"]))),
                 write=is_main())
+            self._tracking.round_done(r, metrics.rows[r], folder)
             print(round_line(metrics.rows[r], self._n_rounds), flush=True)
 
     def _folder(self, r: int) -> Path:
@@ -172,7 +180,8 @@ class ActiveLearning:
 
         once = functools.cache(lambda: supervision(0))
         every = supervision if self._noise.p and self._noise.redraw else lambda _: once()
-        return self._experiment.fit(self._folder(r), r, supervision=every)
+        return self._experiment.fit(self._folder(r), r, supervision=every,
+                                    epoch_done=functools.partial(self._tracking.epochs_done, r))
 
     def _ask(self, r: int) -> None:
         """Choose the pixels of a round and get their answers, unless that has been done."""
@@ -232,29 +241,21 @@ class ActiveLearning:
                              seed=experiment.seed), None
 
 
-def train_fully(experiment: Experiment, metrics: MetricsTable) -> None:
+def train_fully(experiment: Experiment, metrics: MetricsTable, *, tracking: Tracking) -> None:
     """Training on full masks: one round without queries, in the folder `full`."""
+    folder = experiment.folder / "full"
     if not metrics.rows:
-        folder = experiment.folder / "full"
         labels = experiment.train.grid_labels()
-        training = experiment.fit(folder, 0, supervision=lambda _: (None, labels))
+        training = experiment.fit(folder, 0, supervision=lambda _: (None, labels),
+                                  epoch_done=functools.partial(tracking.epochs_done, 0))
         if is_main():
             experiment.save_pictures(folder, training.network, concatenate([]))
         metrics.put(experiment.metrics_row(
             training, 0, n_asked=int(experiment.train.sizes.prod(axis=1).sum()),
             n_void=sum(int(mask.sum()) for mask in void_masks(experiment.train)),
             query_seconds=0.0), write=is_main())
+    tracking.round_done(0, metrics.rows[0], folder)
     print(round_line(metrics.rows[0], 1))
-
-
-def round_line(row: dict[str, str], n_rounds: int) -> str:
-    pixels, percent, last, best = (float(row[name]) for name in (
-        "pixels_per_image", "percent", "miou_last", "miou_best"))
-    scores = f"mIoU {last:.4f} last, {best:.4f} best (epoch {row['epoch_best']})"
-    if math.isnan(last):
-        scores = "no mIoU without a validation set"
-    return (f"round {int(row['round']) + 1}/{n_rounds}: {pixels:g} pixels per image "
-            f"({percent:.3g} %), {scores}, trained in {float(row['train_seconds']):.0f} s")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -265,22 +266,35 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     folder = Path(args.dir_checkpoints) / flags.experiment_name(args)
     recorded = with_digests(vars(args))
+    from_main(lambda: check_tracker(args.tracker))
     spec = flags.spec_of(args)
     if not args.overwrite:
         from_main(lambda: check_flags(folder, flags=recorded, free=NOT_THE_EXPERIMENT))
     labeller = LABELLERS[args.labeller](classes=spec, **flags.annotator_kwargs(args))
     experiment = build_experiment(args, folder, spec=spec, with_labels=labeller.reads_truth)
+    tracking = Tracking(args.tracker, run=folder, flags=recorded, class_names=spec.class_names,
+                        n_epochs=args.n_epochs)
 
     def open_run() -> MetricsTable:
         if args.overwrite and folder.exists():
             print(f"the old run is now in {move_aside(folder)}", file=sys.stderr)
-        record_flags(folder, flags=recorded, repository=DIR_ROOT, n_processes=world_size())
-        return MetricsTable(folder / "metrics.csv", experiment.metrics_columns())
+        record_flags(folder, flags=recorded, repository=DIR_ROOT, n_processes=world_size(),
+                     machine=describe_machine(experiment.device))
+        metrics = MetricsTable(folder / "metrics.csv", experiment.metrics_columns())
+        tracking.open()
+        return metrics
 
     metrics = from_main(open_run)
-    done = len(metrics.rows)
+    with tracking:
+        return train_and_ask(args, experiment, metrics, labeller=labeller, tracking=tracking)
+
+
+def train_and_ask(args: argparse.Namespace, experiment: Experiment, metrics: MetricsTable, *,
+                  labeller: Labeller, tracking: Tracking) -> int:
+    """What is left of the run; the exit code."""
+    folder, spec, done = experiment.folder, experiment.spec, len(metrics.rows)
     if args.n_pixels_by_us == 0:
-        train_fully(experiment, metrics)
+        train_fully(experiment, metrics, tracking=tracking)
         if done:
             print("this run was finished")
         print(f"figures: {folder / 'metrics.csv'}\n"
@@ -292,7 +306,7 @@ def run(args: argparse.Namespace) -> int:
         init_query=args.init_query, asking=flags.asking_kwargs(args),
         noise=LabelNoise(p=args.label_noise, redraw=args.label_noise_redraw,
                          n_classes=spec.n_classes, seed=args.seed),
-        max_mask_gb=args.max_mask_gb)
+        max_mask_gb=args.max_mask_gb, tracking=tracking)
     try:
         rounds.run(metrics)
     except WaitingForLabels as waiting:
@@ -310,50 +324,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def pretrained_weights(args: argparse.Namespace, backbone: nn.Module) -> dict[str, Tensor] | None:
-    """What the backbone starts from; None: random weights. Raises InputError if it does not fit."""
-    if args.weight_type == "random":
-        return None
-    if args.weight_type == "file":
-        content, source = load_checkpoint(args.weights), args.weights
-    else:
-        source = args.weight_type
-        content = RELEASES[source](args.backbone, width_multiplier=args.width_multiplier)
-    state, report = backbone_weights(content, backbone, source=source)
-    print(report, file=sys.stderr)
-    return state
-
-
 def load_data(args: argparse.Namespace, spec: DatasetSpec, *,
               with_labels: bool) -> tuple[LoadedSplit, LoadedSplit | None]:
-    """The images to train on, and the validation set if there is one.
-
-    with_labels: whether the former need label maps."""
-    limit = 8 if args.debug else None
-    preparing = dict(dir_dataset=args.dir_dataset, downsample=args.downsample,
-                     n_workers=args.n_workers)
-    with main_first():
-        folder = prepare(spec, splits={"train": with_labels}, **preparing)
-    val = spec.splits.get(spec.evaluation)
-    has_val = val is not None and (with_labels or has_files(args.dir_dataset, val)
-                                   or has_files(folder, val))
-    if has_val and not args.eval_full:
-        with main_first():
-            prepare(spec, splits={spec.evaluation: True}, **preparing)
     cache = Cache(device=select_device(args.device), n_processes=local_world_size(),
                   **flags.cache_kwargs(args))
-    reading = dict(grid=spec.grid.divided(args.downsample), n_workers=args.n_workers, limit=limit,
-                   cache=cache)
-    train = load_split(spec, "train", dir_dataset=folder, with_labels=with_labels,
-                       n_images=args.n_images, seed=args.seed, **reading)
+    train, val = load_both(spec, cache=cache, with_labels=with_labels, **flags.data_kwargs(args))
     if n_batches(len(train), args.batch_size, smallest=1 if args.freeze_bn else 2) == 0:
         raise InputError(f"{args.dir_dataset}: {len(train)} training image; batch norm needs two")
-    if not has_val:
-        print(f"no validation set with label maps in {args.dir_dataset}: no mIoU will be reported",
-              file=sys.stderr)
-        return train, None
-    return train, load_split(spec, spec.evaluation, **reading,
-                             dir_dataset=args.dir_dataset if args.eval_full else folder)
+    return train, val
 
 
 def build_experiment(args: argparse.Namespace, folder: Path, *, spec: DatasetSpec,
@@ -368,10 +346,15 @@ def build_experiment(args: argparse.Namespace, folder: Path, *, spec: DatasetSpe
         raise InputError(f"--sync_bn works on GPUs, not on the device {device}; give --batch_size "
                          f"{2 * splitting.world_size * splitting.n_pieces} or more instead, or "
                          "--freeze_bn")
+    if args.compile and device.type == "cuda" and splitting.world_size * splitting.n_pieces > 1:
+        raise InputError("--compile on a GPU is for one process and --grad_accum 1; leave it out")
+    if args.compile and args.teacher and device.type == "cuda":
+        raise InputError("--compile on a GPU records a step, and --teacher's weight grows from step "
+                         "to step; leave one of them out")
     network = flags.network_kwargs(args, n_classes=spec.n_classes)
     trial = build_network(**network)
     with main_first():
-        pretrained = pretrained_weights(args, trial.backbone)
+        pretrained = pretrained_weights(trial.backbone, **flags.pretrained_kwargs(args))
     if args.use_mc_dropout:
         active_dropout(trial)
 
@@ -383,9 +366,10 @@ def build_experiment(args: argparse.Namespace, folder: Path, *, spec: DatasetSpe
 
     train, val = load_data(args, spec, with_labels=with_labels)
     autocast = select_autocast(args.amp, device)
-    forward = forward_of(autocast, at_all=args.teacher > 0)
+    forward, step_backward = forward_of(autocast, at_all=args.teacher > 0), backward
     if args.compile:
-        forward = CompiledForward(forward, batch_size=args.batch_size)
+        forward, step_backward = compiled(forward, backward, device=device,
+                                          batch_size=args.batch_size)
     return Experiment(
         folder=folder, spec=spec, train=train, val=val, device=device, autocast=autocast,
         forward=forward,
@@ -394,8 +378,8 @@ def build_experiment(args: argparse.Namespace, folder: Path, *, spec: DatasetSpe
         # Neither a random draw nor one network's committee is an uncertainty to look at.
         uncertainty=ACQUISITIONS["margin_sampling" if needs(args.query_strategy)
                                  else args.query_strategy],
-        train_one_epoch=functools.partial(train_one_epoch, n_pieces=args.grad_accum,
-                                          freeze_bn=args.freeze_bn),
+        train_one_epoch=functools.partial(train_one_epoch, backward=step_backward,
+                                          n_pieces=args.grad_accum, freeze_bn=args.freeze_bn),
         loss_of=functools.partial(balanced, **flags.loss_kwargs(args)), ema=args.ema,
         teacher=flags.teacher_kwargs(args),
         fresh_network=fresh_network,

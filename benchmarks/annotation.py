@@ -172,8 +172,9 @@ def in_window(started: float, flags: list[str]) -> int:
 def report(args: argparse.Namespace, figures: dict[str, float]) -> None:
     import torch
 
-    from benchmarks.machine import describe_machine, print_table
+    from benchmarks.machine import print_table
     from utils.files import write_json
+    from utils.machine import describe_machine
 
     print_table(("", "measured", "target"), [(name, value, TARGETS.get(name, ""))
                                              for name, value in figures.items()])

@@ -30,7 +30,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.machine import describe_machine, peak_memory_mb, print_table
+from benchmarks.machine import peak_memory_mb, print_table
 from benchmarks.round import measure_round
 from datasets.caches import Cache
 from datasets.camvid import CAMVID
@@ -47,6 +47,7 @@ from utils.device import select_device
 from utils.errors import run_program
 from utils.files import write_json, write_text
 from utils.inference import Predictor
+from utils.machine import describe_machine
 
 SIZE = (512, 1024)
 N_FILES = 8  # different ones

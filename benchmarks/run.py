@@ -7,13 +7,14 @@ Step: seconds of a training step on random images by network, size, points, prec
 Limit: what the step's counted arithmetic and bytes take at the measured rates of a matrix product
 and a copy (benchmarks/roofline.py). Memory: of processes of their own. Round: making batches, an
 epoch, a validation, a query, of the run that the flags of train.py after `--` describe; without
-them on drawn scenes of 360x480. On a CPU all of it takes a quarter of an hour.
+them on drawn scenes of 360x480. On a CPU all of it takes a quarter of an hour. With `--parts
+profile` (benchmarks/operations.py) besides: launches and the longest operations of a step, the
+forward pass of evaluation, and two processes side by side.
 """
 
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -24,8 +25,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import roofline
-from benchmarks.machine import describe_machine, print_table
+from benchmarks import operations, roofline
+from benchmarks.machine import print_table
 from benchmarks.round import measure_round
 from benchmarks.step import WAYS, Step, peak_mb_alone, seconds_in_turns
 from datasets.synthetic import write_street_scenes
@@ -34,10 +35,13 @@ from utils.device import has_bfloat16, select_device
 from utils.errors import InputError, run_program
 from utils.files import write_json
 from utils.flags import DIR_ROOT
+from utils.machine import describe_machine
 from utils.parsing import Parser, integer, split_at_dashes
-from utils.runs import git_commit
+from utils.runs import public_command
+from utils.version import git_commit
 
 PARTS = ("step", "memory", "round")
+PROFILE = "profile"
 # A check that all of it runs, in seconds.
 QUICK = {"networks": [("deeplab", "mobilenetv2")], "sizes": [(48, 64)], "points": [4],
          "ways": ["plain", "ours"], "batch_size": 2, "repeats": 1, "epochs": 1}
@@ -93,6 +97,33 @@ def print_steps(rows: Sequence[dict]) -> None:
           cell(row, "peak_of_first", ".2f")] for row in rows])
 
 
+def measured_profile(args: argparse.Namespace, device: torch.device) -> list[dict]:
+    """Of each network's first group: a row for each of our ways, printed as it is measured."""
+    batch_sizes, n_steps, seconds = ([2], 2, 0.2) if args.quick else ([8, 32], 10, 5.0)
+    rows = []
+    for number, network in enumerate(args.networks):
+        group = next(group for group in groups(args, device)
+                     if (group[0].network, group[0].backbone) == network)
+        ours = [step for step in group if step.way == "ours"]
+        for step in ours[-1:] if args.quick else ours:
+            row = operations.measure_operations(step, device, n_steps=n_steps)
+            if not number:
+                for n in (1,) if args.quick else (1, 2):
+                    row[f"steps_a_second_{n}"] = operations.steps_a_second(
+                        step, device=str(device), n_processes=n, seconds=seconds)
+            rows.append(row)
+            print_table(["ms", "count", "operation"], [
+                [found["ms"], found["count"], found["name"]] for found in row["longest"]])
+        rows[-1]["forward_ms"] = {
+            f"{n} {kind}": operations.forward_ms(group[0], device, batch_size=n,
+                                                 exact=kind == "exact")
+            for n in batch_sizes for kind in ("exact", "tf32")}
+    shown = ["network", "backbone", "amp", "compile", "step_ms", "busy_ms", "host_launches",
+             "operations", "depthwise_ms", "steps_a_second_1", "steps_a_second_2", "forward_ms"]
+    print_table(shown, [[row.get(name, "") for name in shown] for row in rows])
+    return rows
+
+
 def measured_round(words: Sequence[str], *, quick: bool, n_epochs: int, more: Sequence[str]
                    ) -> dict:
     with tempfile.TemporaryDirectory() as folder:
@@ -113,7 +144,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", help="write the figures here")
     parser.add_argument("--note", default="", help="kept in the JSON")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--parts", nargs="+", choices=(*PARTS, PROFILE), default=PARTS)
     parser.add_argument("--networks", nargs="+", type=_network, metavar="NETWORK:BACKBONE",
                         default=[("deeplab", "mobilenetv2"), ("FPN", "resnet50")])
     parser.add_argument("--sizes", nargs="+", type=_size, metavar="HxW",
@@ -155,9 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"--device {args.device}: figures are of a CPU or a CUDA GPU")
     content = {"machine": describe_machine(device), "git_commit": git_commit(DIR_ROOT),
-               # Where this machine keeps its files is nobody's business.
-               "command": shlex.join(Path(word).name if Path(word).is_absolute() else word
-                                     for word in words), "note": args.note}
+               "command": public_command(words), "note": args.note}
     print(", ".join(f"{name} {value}" for name, value in content["machine"].items()))
 
     def save() -> None:  # after each part: what is interrupted leaves what it has measured
@@ -187,6 +216,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 with_memory="memory" in args.parts and first)
             save()
         print_steps(content["steps"])
+    if PROFILE in args.parts:
+        content["profile"] = measured_profile(args, device)
+        save()
     return 0
 
 

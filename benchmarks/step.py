@@ -24,11 +24,12 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.machine import peak_memory_mb, synchronise
+from datasets.batches import Batch
 from datasets.images import IGNORE
 from datasets.points import VOID
 from networks import N_STATISTICS_POINTS, build_network
-from train import forward_of
-from utils.compiling import CompiledForward
+from train import backward, forward_of
+from utils.compiling import compiled
 from utils.device import select_autocast, select_device
 from utils.losses import cross_entropy
 from utils.optimisation import build_optimizer
@@ -67,20 +68,25 @@ class Step:
                                         weight_decay=2e-4)
             drawn = torch.rand(self.batch_size, N_STATISTICS_POINTS, 2, device=device)
             drawn = drawn * scale - 0.5
-            forward = forward_of(select_autocast(self.amp, device))
+            forward, step_backward = forward_of(select_autocast(self.amp, device)), backward
             if self.compile:
-                forward = CompiledForward(forward, batch_size=self.batch_size)
+                forward, step_backward = compiled(forward, backward, device=device,
+                                                  batch_size=self.batch_size)
+            batch = Batch(images=images, labels=labels, points=points, statistics_points=drawn)
 
-            def loss_of() -> Tensor:
-                return cross_entropy(forward(network, images, points, drawn), labels,
-                                     ignore_index=VOID)
+            def add_gradients() -> None:
+                step_backward(network, batch, (labels != VOID).sum(), forward=forward,
+                              loss=cross_entropy)
         else:
             optimizer = torch.optim.Adam(network.parameters(), lr=5e-4)
             loss_of = _plain_loss(network, images, points, labels, embedding=self.way == "plain")
 
+            def add_gradients() -> None:
+                loss_of().backward()
+
         def step() -> None:
             optimizer.zero_grad()
-            loss_of().backward()
+            add_gradients()
             optimizer.step()
 
         return step
@@ -109,18 +115,17 @@ def seconds_in_turns(steps: Sequence[Step], *, repeats: int, device: torch.devic
                      ) -> tuple[list[float], list[float]]:
     """Of each, median seconds of a step and seconds until it was warm; the steps take turns, so
     that all see the same machine. A turn on a GPU is ten steps, queued without waiting."""
-    inner = 10 if device.type == "cuda" else 1
+    n = 10 if device.type == "cuda" else 1
     made = [step.build(device) for step in steps]
     seconds: list[list[float]] = [[] for _ in steps]
     for turn in range(repeats + WARMING_TURNS):
         for step, times in zip(made, seconds, strict=True):
-            n = 1 if turn < WARMING_TURNS else inner
             synchronise(device)
             start = time.perf_counter()
             for _ in range(n):
                 step()
             synchronise(device)
-            times.append((time.perf_counter() - start) / n)
+            times.append((time.perf_counter() - start) / (1 if turn < WARMING_TURNS else n))
     return ([statistics.median(times[WARMING_TURNS:]) for times in seconds],
             [sum(times[:WARMING_TURNS]) for times in seconds])
 

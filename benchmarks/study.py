@@ -32,12 +32,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from args import asking_kwargs, experiment_name, parse_arguments
-from benchmarks.machine import describe_machine
 from utils.checkpoints import load_checkpoint, save_checkpoint
 from utils.device import select_device
 from utils.errors import InputError, run_program
 from utils.files import read_json, write_json, write_text
 from utils.flags import DIR_ROOT
+from utils.machine import describe_machine
 from utils.parsing import Parser, integer, positive, split_at_dashes
 from utils.run_groups import (
     ABOUT_POINTS,
@@ -204,7 +204,8 @@ def adopt_first_round(job: Job) -> None:
         checkpoint = load_checkpoint(copy / "0_query" / name)
         checkpoint["config"]["asking"] = asking_kwargs(job.flags)
         save_checkpoint(copy / "0_query" / name, checkpoint)
-    record_flags(copy, flags=job.recorded, repository=DIR_ROOT)
+    record_flags(copy, flags=job.recorded, repository=DIR_ROOT,
+                 machine=read_json(source / "args.json").get("machine"))
     copy.rename(job.folder)
     print(f"the first round of {source.name} is also that of {job.folder.name}", file=sys.stderr,
           flush=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from datasets.images import IGNORE
 from datasets.points import VOID
-from utils.device import constant, upload
+from utils.device import constant, upload_together
 
 # Luma of ITU-R BT.601, as torchvision's and Pillow's grey.
 _GREY = (0.299, 0.587, 0.114)
@@ -102,12 +102,11 @@ class Warp:
 
     def __init__(self, draw: Draw, *, sizes: np.ndarray, crop: tuple[int, int],
                  device: torch.device) -> None:
-        def tensor(array: np.ndarray) -> Tensor:
-            return upload(np.asarray(array, np.float32), device)
-
         self._crop, self._device = crop, device
-        self._sizes, self._scale = tensor(sizes), tensor(draw.scale)[:, None]
-        self._offset, self._flip = tensor(draw.offset), upload(draw.flip, device)
+        self._sizes, scale, self._offset, self._flip = upload_together(
+            [*(np.asarray(a, np.float32) for a in (sizes, draw.scale, draw.offset)), draw.flip],
+            device)
+        self._scale = scale[:, None]
 
     def points(self, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """`(B, P, 2)` (y, x) and `(B, P)` -> the same in the output; a point outside the crop
@@ -164,18 +163,16 @@ def colour(images: Tensor, draw: Draw) -> Tensor:
 
     All but hue and blur are blends; the images' blends are done side by side, before and after the
     hue, so that a batch launches hardly more kernels than one image."""
-    device, shares = images.device, _shares(draw)
-    before, after = upload(shares, device)
-    _blend_in_turn(images, shares[0], before)
+    shares = _shares(draw)
     turned = np.flatnonzero((draw.order == _HUE).any(axis=1))
-    if len(turned):
-        turn = upload(draw.factors[turned, _HUE].astype(np.float32), device)
-        _replace(images, turned, partial(_turn_hue, turn=turn))
-    _blend_in_turn(images, shares[1], after)
     blurred = np.flatnonzero(draw.sigma > 0)
-    if len(blurred):
-        sigma = upload(draw.sigma[blurred].astype(np.float32), device)
-        _replace(images, blurred, partial(gaussian_blur, sigma=sigma))
+    (before, after), turn, sigma, turned, blurred = upload_together(
+        [shares, draw.factors[turned, _HUE].astype(np.float32),
+         draw.sigma[blurred].astype(np.float32), turned, blurred], images.device)
+    _blend_in_turn(images, shares[0], before)
+    _replace(images, turned, partial(_turn_hue, turn=turn))
+    _blend_in_turn(images, shares[1], after)
+    _replace(images, blurred, partial(gaussian_blur, sigma=sigma))
     return images
 
 
@@ -220,13 +217,12 @@ def _blend_in_turn(images: Tensor, shares: np.ndarray, uploaded: Tensor) -> None
         x.clamp_(0, 1)
 
 
-def _replace(images: Tensor, members: np.ndarray, change: Callable[[Tensor], Tensor]) -> None:
-    """Put what `change` makes of the `members` of a batch into their places."""
+def _replace(images: Tensor, members: Tensor, change: Callable[[Tensor], Tensor]) -> None:
+    """Put what `change` makes of the `members` `(M,)` of a batch into their places."""
     if len(members) == len(images):
         images.copy_(change(images))
-    else:
-        index = upload(members, images.device)
-        images[index] = change(images[index])
+    elif len(members):
+        images[members] = change(images[members])
 
 
 def normalise(images: Tensor, *, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -238,7 +234,8 @@ def normalise(images: Tensor, *, mean: Sequence[float], std: Sequence[float]) ->
 
 def _grey(images: Tensor) -> Tensor:
     """`(B, 3, H, W)` -> `(B, 1, H, W)`."""
-    return torch.einsum("bchw,c->bhw", images, constant(_GREY, images.device))[:, None]
+    weights = constant(_GREY, images.device)
+    return (images * weights[:, None, None]).sum(dim=1, keepdim=True)
 
 
 def _turn_hue(images: Tensor, *, turn: Tensor) -> Tensor:

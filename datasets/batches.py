@@ -109,7 +109,8 @@ def training_batches(data: TrainingSet, *, augmentation: Augmentation, batch_siz
                               n_statistics_points=n_statistics_points) for i in index])
         batch = augmented_batch(data, index, draw, images=images, labels=labels,
                                 augmentation=augmentation, with_weak=with_weak)
-        batch.labels[n_own:] = batch.ignore_index
+        if n_own < len(index):
+            batch.labels[n_own:] = batch.ignore_index
         yield batch
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,6 +146,17 @@ def read_image(path: Path) -> np.ndarray:
                              "are not supported; convert it to 8-bit RGB")
         image = image.convert("RGB")
     return np.array(image)
+
+
+@contextmanager
+def any_number_of_pixels() -> Iterator[None]:
+    """Within it Pillow's guard against tiny files with huge images is off."""
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def image_size(path: Path) -> tuple[int, int]:

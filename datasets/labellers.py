@@ -107,17 +107,27 @@ class Annotators:
             + (" (with --allow_partial it goes on without them)." if len(answers.points) else "."))
 
     def _command(self, path: Path) -> str:
-        place, name = self._places[0], self._classes.name
-        flags = ["--dataset_name", name]
-        if self._classes_file is not None:
-            flags += ["--classes", str(Path(self._classes_file).resolve())]
-        flags += ["--dir_imgs", str(Path(self._dir_dataset).resolve()),
-                  "--path_query", str(path.resolve()), "--n_imgs", "-1"]
+        place, name, annotator = self._places[0], self._classes.name, None
         if place.name.startswith(f"{name}_"):  # an annotator's own folder
-            flags += ["--annotator", place.name.removeprefix(f"{name}_")]
-            place = place.parent
-        return shlex.join([sys.executable, str(_LAUNCH), *flags, "--dir_logs",
-                           str(place.resolve())])
+            place, annotator = place.parent, place.name.removeprefix(f"{name}_")
+        return launch_command(path, dataset=name, classes_file=self._classes_file,
+                              dir_dataset=self._dir_dataset, dir_logs=place, annotator=annotator)
+
+
+def launch_command(path_query: str | Path, *, dataset: str, classes_file: str | None,
+                   dir_dataset: str | Path, dir_logs: str | Path,
+                   annotator: str | None = None) -> str:
+    """The command that opens the annotation window on all pixels of a query's file. Without an
+    annotator the tool takes the user's name."""
+    flags = ["--dataset_name", dataset]
+    if classes_file is not None:
+        flags += ["--classes", str(Path(classes_file).resolve())]
+    flags += ["--dir_imgs", str(Path(dir_dataset).resolve()),
+              "--path_query", str(Path(path_query).resolve()), "--n_imgs", "-1"]
+    if annotator is not None:
+        flags += ["--annotator", annotator]
+    return shlex.join([sys.executable, str(_LAUNCH), *flags, "--dir_logs",
+                       str(Path(dir_logs).resolve())])
 
 
 LABELLERS: dict[str, type[Labeller]] = {"oracle": Oracle, "human": Annotators}

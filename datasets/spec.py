@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 
@@ -78,6 +79,15 @@ class Grid:
             height, width = round(height * factor), round(width * factor)
         return max(height // self.downsample, 1), max(width // self.downsample, 1)
 
+    def fitted(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """As `of`, but an image of another aspect ratio than a fixed `size` keeps its own, and gets
+        as many pixels as `size` has."""
+        if self.size is None:
+            return self.of(image_size)
+        factor = math.sqrt(math.prod(self.size) / math.prod(image_size))
+        size = tuple(max(round(length * factor), 1) for length in image_size)
+        return replace(self, size=size).of(image_size)
+
     def divided(self, factor: int) -> Grid:
         return replace(self, downsample=self.downsample * factor)
 
@@ -106,9 +116,19 @@ class DatasetSpec(ClassSet):
 
 
 def spec_from_dict(content: dict) -> DatasetSpec:
-    """A spec from what `DatasetSpec.to_dict` gave. Raises TypeError or KeyError for other content.
-    """
-    return DatasetSpec(**content | {
-        "classes": tuple(ClassInfo(**info) for info in content["classes"]),
-        "splits": {name: Split(**split) for name, split in content["splits"].items()},
-        "grid": Grid(**content["grid"])})
+    """A spec from what `DatasetSpec.to_dict` gave, also by way of JSON. Raises TypeError, KeyError
+    or ValueError for other content."""
+    label_ids = content["label_ids"]
+    return DatasetSpec(**_with_tuples(content) | {
+        "classes": tuple(ClassInfo(**_with_tuples(info)) for info in content["classes"]),
+        "splits": {name: Split(**_with_tuples(split)) for name, split in content["splits"].items()},
+        "grid": Grid(**_with_tuples(content["grid"])),
+        "label_ids": label_ids and {int(id_): index for id_, index in label_ids.items()}})
+
+
+def _with_tuples(values: dict) -> dict:
+    """JSON knows lists only."""
+    def of(value: object) -> object:
+        return tuple(map(of, value)) if isinstance(value, list | tuple) else value
+
+    return {name: of(value) for name, value in values.items()}

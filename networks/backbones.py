@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
@@ -51,7 +52,7 @@ def _replace_stride_with_dilation(*stages: nn.Module) -> None:
 class DilatedDepthwise(nn.Conv2d):
     """A depthwise 3x3 convolution with padding = dilation = d, on the CPU computed on the d * d
     interleaved sub-images without dilation: the same sums, but oneDNN's backward pass of the
-    dilated form takes several times as long in bfloat16."""
+    dilated form takes several times as long in bfloat16. Exported as what it is."""
 
     def __init__(self, weight: nn.Parameter, *, dilation: int) -> None:
         channels = weight.shape[0]
@@ -60,7 +61,7 @@ class DilatedDepthwise(nn.Conv2d):
         self.weight = weight
 
     def forward(self, x: Tensor) -> Tensor:
-        if not x.is_cpu or self.dilation == (1, 1):
+        if not x.is_cpu or self.dilation == (1, 1) or torch.compiler.is_exporting():
             return super().forward(x)
         (d, _), (batch, channels, height, width) = self.dilation, x.shape
         x = F.pad(x, (0, -width % d, 0, -height % d))
@@ -92,6 +93,9 @@ class MobileNetV2(nn.Module):
             depthwise = block.conv[1]  # convolution, batch norm, ReLU6
             depthwise[0] = DilatedDepthwise(depthwise[0].weight,
                                             dilation=depthwise[0].dilation[0])
+        for module in self.features.modules():
+            if isinstance(module, nn.ReLU6):
+                module.inplace = False  # in place, its input is copied for the backward pass
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         features = []

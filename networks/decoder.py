@@ -39,8 +39,10 @@ class PointDecoder(nn.Module):
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
         """Features `(B, C_low, h, w)` and `(B, C_high, h', w')` -> logits `(B, C, h, w)`."""
         low = F.relu(self.project_norm(self.project(low)))
-        high = F.interpolate(high, size=low.shape[-2:], mode="bilinear", align_corners=False)
-        x = torch.cat([high, low], dim=1)  # (B, 256 + 48, h, w)
+        # In float32, because on a GPU the gradients of an enlarged pixel add up here.
+        high = F.interpolate(high.float(), size=low.shape[-2:], mode="bilinear",
+                             align_corners=False)
+        x = torch.cat([high.to(low.dtype), low], dim=1)  # (B, 256 + 48, h, w)
         x = self.dropout1(F.relu(self.norm1(self.conv1(x))))
         x = self.dropout2(F.relu(self.norm2(self.conv2(x))))
         return self.classifier(x).float()

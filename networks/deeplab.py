@@ -12,6 +12,17 @@ from networks.decoder import N_STATISTICS_POINTS, PointDecoder
 from networks.windows import rescale_points
 
 
+class ImagePooling(nn.Sequential):
+    """torchvision's image pooling of ASPP, with its one value a channel repeated over the map
+    instead of interpolated: the same numbers, but the gradient of an interpolation is added up in
+    the map's own precision, thousands of bfloat16 into one on a GPU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = super().forward(x).expand(-1, -1, *x.shape[-2:])
+        # What repeats its values has no layout, and `cat` would not be channels last after it.
+        return pooled.contiguous(memory_format=torch.channels_last)
+
+
 class DeepLabV3Plus(nn.Module):
     """`backbone`: see networks/backbones.py. ASPP rates 6, 12, 18 at output stride 16, doubled at
     8 (arXiv 1706.05587, section 3.3)."""
@@ -23,6 +34,7 @@ class DeepLabV3Plus(nn.Module):
         self.backbone = backbone
         rates = [rate * 16 // backbone.strides[-1] for rate in (6, 12, 18)]
         self.aspp = ASPP(backbone.channels[-1], rates, out_channels=256)
+        self.aspp.convs[-1] = ImagePooling(*self.aspp.convs[-1])
         self.decoder = PointDecoder(low_channels=backbone.channels[0], high_channels=256,
                                     n_classes=n_classes, mc_dropout_p=mc_dropout_p)
 

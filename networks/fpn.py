@@ -5,7 +5,6 @@ Kirillov et al., "Panoptic Feature Pyramid Networks", arXiv 1901.02446, section 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial, reduce
 
@@ -68,7 +67,7 @@ def _to_size(x: Tensor, stages: nn.ModuleList, *, size: tuple[int, int]) -> Tens
     rounded up as the backbone's own maps are: `(B, 128, *size)`."""
     for i, stage in zip(reversed(range(len(stages))), stages, strict=True):
         x = stage(x)
-        larger = tuple(math.ceil(length / 2**i) for length in size)
+        larger = tuple(-(-length // 2**i) for length in size)
         if larger != x.shape[-2:]:
             x = F.interpolate(x, size=larger, mode="bilinear", align_corners=False)
     return x

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,10 +14,11 @@ from pickle import UnpicklingError
 from urllib.error import URLError
 
 from torch import Tensor, nn
-from torch.hub import download_url_to_file, get_dir
+from torch.hub import get_dir
 
 from networks.backbones import IMAGENET_WEIGHTS
 from utils.checkpoints import load_checkpoint
+from utils.downloads import download
 from utils.errors import InputError
 
 
@@ -153,8 +155,7 @@ def download_moco_v2_weights(backbone: str, *, width_multiplier: int = 1) -> dic
     path = Path(get_dir(), "checkpoints", MOCO_V2_URL.rpartition("/")[2])
     with _downloading("the weights of MoCo v2", MOCO_V2_URL):
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            download_url_to_file(MOCO_V2_URL, str(path))
+            download(MOCO_V2_URL, path)
         if not _md5(path).startswith(MOCO_V2_MD5):
             raise RuntimeError(f"invalid hash value (expected {MOCO_V2_MD5!r})")
     return load_checkpoint(path)
@@ -165,6 +166,23 @@ RELEASES: dict[str, Callable[..., dict]] = {
     "supervised": download_imagenet_weights,
     "moco_v2": download_moco_v2_weights,
 }
+
+
+def pretrained_weights(backbone: nn.Module, *, weight_type: str, path: str | None, name: str,
+                       width_multiplier: int) -> dict[str, Tensor] | None:
+    """What the backbone called `name` starts from: `random`, which is None, the `file` at `path`,
+    or one of RELEASES; what was recognised is said on stderr. Raises InputError if it does not fit.
+    """
+    if weight_type == "random":
+        return None
+    if weight_type == "file":
+        content, source = load_checkpoint(path), path
+    else:
+        source = weight_type
+        content = RELEASES[source](name, width_multiplier=width_multiplier)
+    state, report = backbone_weights(content, backbone, source=source)
+    print(report, file=sys.stderr)
+    return state
 
 
 @contextmanager

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
+from utils.device import constant
 from utils.geometry import rescale_coordinate
 
 
@@ -17,6 +21,24 @@ def rescale_points(points: Tensor, *, size_from: tuple[int, int],
     axes = zip(points.float().unbind(dim=-1), size_from, size_to, strict=True)
     return torch.stack([rescale_coordinate(coordinate, size_from=length, size_to=new_length)
                         for coordinate, length, new_length in axes], dim=-1)
+
+
+@torch.compiler.assume_constant_result
+def _rarity(length: int, size: int, *, device: torch.device) -> Tensor:
+    """For each pixel of a side of `length`: 1 over how often it is expected in windows of `size`
+    around uniform points, relative to an inner pixel, `(length,)`."""
+    return constant(_rarities(length, size), device)
+
+
+@functools.cache
+def _rarities(length: int, size: int) -> tuple[float, ...]:
+    # A corner stands for one pixel of points; the first and last also for the half pixel between
+    # the map's outermost centres and its edge (a map of one pixel has no more).
+    corners = np.ones(max(length - 1, 1), np.float32)
+    corners[0] += (length - len(corners)) / 2
+    corners[-1] += (length - len(corners)) / 2
+    reached = sliding_window_view(np.pad(corners, size // 2), size)
+    return tuple((1 / reached.mean(axis=1)).tolist())
 
 
 class Windows:
@@ -60,14 +82,9 @@ class Windows:
         unusual. So weighted, the windows' mean and variance are unbiased for the map's."""
         along = []
         for axis, length in enumerate(self.size):
-            # A corner stands for one pixel of points; the first and last also for the half pixel
-            # between the map's outermost centres and its edge (a map of one pixel has no more).
-            corners = torch.ones(max(length - 1, 1), device=self._indices.device)
-            corners[0] += (length - len(corners)) / 2
-            corners[-1] += (length - len(corners)) / 2
-            expected = F.avg_pool1d(F.pad(corners, (size // 2, size // 2))[None], size, stride=1)[0]
             indices = self._indices[:, axis, self._centred(size)].clamp(0, length - 1)
-            along.append(1 / expected[indices])  # (N, size)
+            rarity = _rarity(length, size, device=indices.device)
+            along.append(rarity[indices])  # (N, size)
         return (along[0][:, :, None] * along[1][:, None, :])[:, None] * self.inside(size)
 
     def gather(self, features: Tensor) -> Tensor:

@@ -19,12 +19,14 @@
 #                  rounds that were under way are begun again
 #   RESUME         a state.tar.gz to go on from, on a machine that has no runs yet (the one in OUT)
 #   USE_PYTHON     an interpreter that has all packages, where none can be installed
+#   OMP_NUM_THREADS  of each run (cores / PARALLEL, so that runs side by side do not get in each
+#                  other's way); on a CPU the numbers depend on it in their last digits
 #
 # On a GPU that is lent for minutes at a time, with DIR/ carried there and back:
 #
 #   USE_PYTHON=python3 CAMVID_TAR=DIR/CamVid-webp.tar MOBILENET_WEIGHTS=DIR/weights.pth \
 #       RESUME=DIR/state.tar.gz OUT=... WORK=/tmp/runs PARALLEL=4 SECONDS_LIMIT=480 \
-#       OMP_NUM_THREADS=2 sh scripts/reproduce-camvid.sh 0 1 2 --eval_batch_size 32
+#       sh scripts/reproduce-camvid.sh 0 1 2 --eval_batch_size 32
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 seeds=
@@ -36,6 +38,11 @@ while [ $# -gt 0 ]; do
 done
 SEEDS=${seeds:-${SEEDS:-}}
 STUDY="${STUDY:-} ${SECONDS_LIMIT:+--seconds $SECONDS_LIMIT}"
+if [ -z "${OMP_NUM_THREADS:-}" ]; then
+    OMP_NUM_THREADS=$(($(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN) / ${PARALLEL:-1}))
+    [ "$OMP_NUM_THREADS" -gt 0 ] || OMP_NUM_THREADS=1
+fi
+export OMP_NUM_THREADS
 work=${WORK:-$root/checkpoints}
 runs=camvid_*deeplab_mobilenetv2_*
 . "$root/scripts/study.sh"

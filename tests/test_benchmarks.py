@@ -35,6 +35,17 @@ def test_steps_and_a_round_in_one_file(tiny_camvid: Path, tmp_path: Path, capsys
     assert "| % of limit |" in printed and printed.count("| ours |") == len(ours)
 
 
+def test_what_a_step_is_made_of(tmp_path: Path, capsys) -> None:
+    out = tmp_path / "figures.json"
+    assert run.main(["--quick", "--parts", "profile", "--device", "cpu", "--json", str(out)]) == 0
+    (row,) = json.loads(out.read_text())["profile"]
+    assert row["operations"] > 100 and row["host_launches"] == 0  # of a GPU
+    assert 0 < row["longest"][0]["ms"] < row["busy_ms"]
+    assert row["steps_a_second_1"] > 0
+    assert row["forward_ms"].keys() == {"2 exact", "2 tf32"}
+    assert capsys.readouterr().out.count("| operation |") == 1
+
+
 def test_counted_work_of_a_linear_layer() -> None:
     """Forward, and the gradient of the weights: 2 * 4 * 8 * 16 operations each."""
     layer, x = nn.Linear(8, 16, bias=False), torch.ones(4, 8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import query
 from datasets.images import IGNORE
 from datasets.labellers import void_masks
 from datasets.queries import Query
@@ -304,6 +306,19 @@ def test_initial_query_is_uniform_and_keyed_by_image(split):
     places = np.concatenate([(pixels + 0.5) / size for seed in range(30) for pixels, size in zip(
         initial_query(split, n=6, excluded=nothing, seed=seed).pixels, split.sizes, strict=True)])
     assert np.abs(places.mean(axis=0) - 0.5).max() < 5 * 0.289 / np.sqrt(len(places))
+
+
+def test_only_the_choosing_threads_wait_for_scores(split, monkeypatch):
+    """So that the network can go on with the next batch, on a GPU."""
+    class Watched(query.Download):
+        def numpy(self) -> np.ndarray:
+            waited.append(threading.current_thread() is threading.main_thread())
+            return super().numpy()
+
+    waited: list[bool] = []
+    monkeypatch.setattr(query, "Download", Watched)
+    ask(TinyNetwork(), split)
+    assert waited == [False] * 7
 
 
 def test_diverged_network_is_named_as_bad_input(split):

@@ -3,6 +3,8 @@ tensors that have a device and a shape, but no values."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from datasets.batches import Batch, TrainingSet, training_batches
 from datasets.images import IGNORE
 from networks import build_network
 from train import forward_of
-from utils.device import select_autocast, upload
+from utils.device import constant, select_autocast, upload
 from utils.losses import cross_entropy
 from utils.metrics import ConfusionMatrix
 
@@ -42,9 +44,17 @@ class Waits(TorchDispatchMode):
         return result
 
 
+@pytest.fixture
+def own_constants() -> Iterator[None]:
+    """What is uploaded once has no values here, and is not to be left to other tests."""
+    constant.cache_clear()
+    yield
+    constant.cache_clear()
+
+
 @pytest.mark.parametrize("network", [("deeplab", "mobilenetv2"), ("FPN", "resnet18")],
                          ids=lambda network: network[0])
-def test_nothing_waits_for_the_device(network: tuple[str, str]) -> None:
+def test_nothing_waits_for_the_device(network: tuple[str, str], own_constants: None) -> None:
     gpu = torch.device("cuda", 0)
     augmentation = Augmentation(crop=(48, 64), mean=(0.4, 0.4, 0.4), std=(0.3, 0.3, 0.3))
     images = np.zeros((4, 48, 64, 3), np.uint8)

@@ -92,11 +92,14 @@ class Experiment:
                            device=self.device)
 
     def fit(self, folder: Path, round_index: int, *,
-            supervision: Callable[[int], tuple[np.ndarray | None, np.ndarray]]) -> RoundTraining:
+            supervision: Callable[[int], tuple[np.ndarray | None, np.ndarray]],
+            epoch_done: Callable[[list[dict], list[dict]], None] = lambda *_: None
+            ) -> RoundTraining:
         """Train a fresh network, or finish the training that `folder` holds.
 
         `supervision(epoch)` gives points `(N, P, 2)` with labels `(N, P)`, or None and label maps
-        `(N, H, W)`; what is the same in two epochs should be the same arrays."""
+        `(N, H, W)`; what is the same in two epochs should be the same arrays.
+        `epoch_done` as in RoundTraining.run."""
         training = self.training(folder, round_index)
         if training.finished:
             return training
@@ -136,7 +139,8 @@ class Experiment:
                                            autocast=self.autocast)
 
         training.run(train_epoch, evaluate if self.val else None, n_steps=self._n_steps,
-                     eval_interval=self.eval_interval, description=f"round {round_index + 1}")
+                     eval_interval=self.eval_interval, description=f"round {round_index + 1}",
+                     epoch_done=epoch_done)
         return training
 
     def save_pictures(self, folder: Path, network: nn.Module, points: Points) -> None:

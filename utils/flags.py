@@ -1,4 +1,5 @@
-"""The flags of train.py and query.py: names, types, help. What they mean together is in args.py."""
+"""The flags of train.py, query.py and predict.py: names, types, help. What they mean together is in
+args.py."""
 
 from __future__ import annotations
 
@@ -11,10 +12,14 @@ from datasets.caches import CACHES
 from datasets.labellers import LABELLERS
 from networks import BACKBONES, NETWORKS, OUTPUT_STRIDES
 from networks.weights import RELEASES
-from utils.acquisition import ACQUISITIONS, MC_N_STEPS, VOTE_TYPE, VOTE_TYPES
+from utils.acquisition import ACQUISITIONS, MC_N_STEPS, VOTE_TYPE, VOTE_TYPES, needs
+from utils.contradictions import JUDGES, SCORES
+from utils.export import EXPORTS
 from utils.optimisation import OPTIMIZERS, SCHEDULES
 from utils.parsing import Parser, fraction, integer, known, named, non_negative, positive
 from utils.teacher import TARGETS
+from utils.tiles import TILE_STRIDE
+from utils.tracking import TRACKERS
 
 # The repository's own folder: results do not depend on where the program is called from.
 DIR_ROOT = Path(__file__).resolve().parents[1]
@@ -152,12 +157,15 @@ def train_parser() -> Parser:
     group.add_argument("--amp", choices=("auto", "on", "off"), default="auto",
                        help="train in bfloat16; auto: where the hardware has it")
     group.add_argument("--compile", action="store_true",
-                       help="compile the training step (torch.compile), once in a round: it needs "
-                            "a C++ compiler on the CPU, Triton on a GPU")
+                       help="once in a round, on a GPU capture the training step as a CUDA graph "
+                            "that is replayed (one process, --grad_accum 1), on the CPU compile it "
+                            "(torch.compile, with a C++ compiler)")
     group.add_argument("--overwrite", action="store_true",
                        help="move an old run aside and start afresh")
     group.add_argument("--max_mask_gb", type=positive, default=2.0,
                        help="do not write query.npy above this size")
+    group.add_argument("--tracker", type=named("tracker", TRACKERS), default="none",
+                       help=f"send scalars and pictures there too: {known(TRACKERS)}")
     group.add_argument("--debug", action="store_true",
                        help="a quick check: 8 images, 2 epochs, 2 rounds, a folder of its own")
     return parser
@@ -193,9 +201,14 @@ def _add_cache(group: argparse._ActionsContainer, *, dir_cache: str) -> None:
 def query_parser() -> Parser:
     """The flags of query.py; None is what is asked as in the checkpoint's run."""
     parser = Parser(description="Choose the next pixels to ask with a trained network.")
-    parser.add_argument("--checkpoint", required=True, help="a last.pt or best.pt of train.py")
+    parser.add_argument("--checkpoint", required=True, metavar="FILE|URL",
+                        help="a last.pt or best.pt of train.py, a file of python -m utils.zoo, or "
+                             "where to download one: https://... or hf://OWNER/REPO/PATH[@REVISION]"
+                             ", with #sha256=HEX behind it to be sure")
     parser.add_argument("--dir_dataset", required=True, help="the dataset's root folder")
-    parser.add_argument("--dir_output", help="default: next_query beside the checkpoint")
+    parser.add_argument("--dir_output",
+                        help="default: next_query beside the checkpoint, or here if that is an "
+                             "address")
     _add_asking(parser)
     parser.set_defaults(query_strategy=None, top_n_percent=None, reverse_order=None,
                         use_mc_dropout=None, mc_n_steps=None, vote_type=None)
@@ -210,6 +223,115 @@ def query_parser() -> Parser:
     _add_cache(parser, dir_cache=str(DIR_ROOT / "data" / "cache"))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--max_mask_gb", type=positive, default=2.0)
+    return parser
+
+
+def predict_parser() -> Parser:
+    """The flags of predict.py."""
+    parser = Parser(
+        description="Class maps of images and videos by a trained network; the checkpoint has all "
+                    "that is needed for it.",
+        epilog="The same command continues: what is in the output folder already is not made "
+               "again. Pixels are taken as they are stored (an EXIF rotation is not applied), as "
+               "in training. Exit codes: 0: all done; 1: done, but some files could not be read "
+               "and are listed; 2: nothing to be done with this input; 130: interrupted.")
+    parser.add_argument("--checkpoint", required=True, help="a last.pt or best.pt of train.py")
+    parser.add_argument("--export", choices=EXPORTS,
+                        help="write the network to the file --output instead, for other programs: "
+                             "onnx, for ONNX Runtime and others; pt2, for torch.export.load")
+    group = parser.add_argument_group("files")
+    group.add_argument("--input", nargs="+", metavar="FILE|DIR|GLOB",
+                       help="images and videos; of folders all that is in them. Names are those "
+                            "below the deepest folder that all have in common")
+    group.add_argument("--output", required=True, metavar="DIR",
+                       help="a folder of its own: a/b.jpg becomes a/b.png there, class indices "
+                            "with the classes' colours as palette, at the image's own size; "
+                            "a/b.mov becomes a/b.mp4, covered by the colours")
+    group.add_argument("--overlay", action="store_true",
+                       help="also a/b.overlay.png: the image, half covered by the colours")
+    group.add_argument("--probabilities", action="store_true",
+                       help="also a/b.npz: `probabilities` (C, H, W) in float16, and `classes`")
+    group.add_argument("--uncertainty", nargs="?", const="margin_sampling", metavar="NAME",
+                       type=named("uncertainty", _of_probabilities()),
+                       help=f"also a/b.NAME.png in grey: NAME is {known(_of_probabilities())} "
+                            "(margin_sampling if not said); black is a certain class, white as "
+                            "uncertain as equally likely classes are")
+    group.add_argument("--labels", metavar="DIR",
+                       help="evaluate against the label maps there, in the data set's own coding, "
+                            "with the images' names: a table, and evaluation.json in the output")
+    group.add_argument("--overwrite", action="store_true",
+                       help="make again what is there already")
+
+    group = parser.add_argument_group("prediction")
+    group.add_argument("--size", nargs="+", default="fit", metavar="SIZE",
+                       help="what the network sees. fit: the grid it was trained on, but where "
+                            "that has one fixed height and width, an image of another aspect "
+                            "ratio keeps its own, with as many pixels as the grid; grid: exactly "
+                            "the training's, stretched if need be; image: the file's own pixels; "
+                            "or HEIGHT WIDTH")
+    group.add_argument("--tile", type=integer(TILE_STRIDE), nargs=2, metavar=("HEIGHT", "WIDTH"),
+                       help="cut what is larger than this (at the network's size, see --size) "
+                            "into overlapping tiles, whose logits are blended: for images that do "
+                            "not fit into memory at once. Multiples of 32. Files above Pillow's "
+                            "limit of 179 million pixels are read only with it")
+    group.add_argument("--overlap", type=integer(0), metavar="PIXELS",
+                       help="of neighbouring tiles, at least; default: a quarter of the tile's "
+                            "shorter side")
+    group.add_argument("--flip", action="store_true",
+                       help="average the probabilities with those of the mirror image")
+    group.add_argument("--scales", type=positive, nargs="+", default=[1.0], metavar="FACTOR",
+                       help="average the probabilities over these multiples of the network's size")
+
+    group = parser.add_argument_group("run")
+    group.add_argument("--batch_size", type=integer(1), default=8,
+                       help="images, tiles or frames that the network sees at a time")
+    group.add_argument("--n_workers", type=integer(0), default=4,
+                       help="threads that read and write files")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    group.add_argument("--amp", choices=("auto", "on", "off"), default="auto",
+                       help="compute in bfloat16; auto: where the hardware has it")
+    return parser
+
+
+def _of_probabilities() -> list[str]:
+    """The acquisition functions that need nothing else."""
+    return [name for name in ACQUISITIONS if not needs(name)]
+
+
+def suspicious_parser() -> Parser:
+    """The flags of utils/suspicious.py; None is what the run was made with."""
+    parser = Parser(description="List the answers of a run that its networks contradict, for a "
+                                "second look, and bring the corrected answers back.")
+    parser.add_argument("run", metavar="RUN", help="the folder of a run, with an args.json")
+    parser.add_argument("--dir_dataset", help="the dataset's root folder (default: the run's)")
+    parser.add_argument("--round", type=int, default=-1,
+                        help="look at the run as it was after this round; -1: the last finished "
+                             "one")
+    parser.add_argument("--n", type=integer(1), default=50, help="list at most so many")
+    parser.add_argument("--min_confidence", type=fraction, default=0.9,
+                        help="list an answer if the networks give all other classes together at "
+                             "least this probability, and one of them more than the given one")
+    parser.add_argument("--networks", type=named("choice", JUDGES), default="last",
+                        help="which judge an answer: the last round's; the newest one that was "
+                             "trained before it was given (of the first round's answers: the last "
+                             "one); or all rounds', the mean of their probabilities")
+    parser.add_argument("--score", type=named("score", SCORES), default="self_confidence",
+                        help="rank by how improbable the given class is, or by the likeliest other "
+                             "class' probability less the given one's")
+    parser.add_argument("--output", metavar="DIR", help="default: suspicious in the run's folder")
+    parser.add_argument("--dir_annotations", nargs="+", metavar="DIR",
+                        help="annotators' folders, to say who gave an answer (default: the run's)")
+    parser.add_argument("--batch_size", type=integer(1), default=8)
+    parser.add_argument("--n_workers", type=integer(0), default=4)
+    parser.add_argument("--device", default="auto")
+    group = parser.add_argument_group("the way back, after the second look")
+    group.add_argument("--apply", nargs="?", const="", metavar="DIR",
+                       help="write a new run with the corrected answers beside this one; DIR: "
+                            "where the second look was written (default: answers in --output)")
+    group.add_argument("--suffix", help="ends the new run's name (default: corrected)")
+    group.add_argument("--on_conflict", type=named("rule", CONFLICTS),
+                       help="where the second look of several annotators disagrees: "
+                            + ", ".join(CONFLICTS) + " (default: error)")
     return parser
 
 

@@ -47,7 +47,14 @@ class Predictor:
                 size = split.labels[index[0]].shape if to_labels else x.shape[-2:]
                 with _multiplying(exact=exact):
                     logits = network(x)
-                yield index, _resized(logits, size=size)
+                yield index, resized(logits, size=size)
+
+    @torch.no_grad()
+    def logits_map(self, network: nn.Module, images: np.ndarray) -> Tensor:
+        """Images `(B, H, W, 3)` uint8 -> the network's own logits `(B, C, ceil(H / 4), ceil(W /
+        4))` in float32; `resized` brings them to another size."""
+        with _evaluating(network), _multiplying(exact=False):
+            return network(self._normalised(upload(images, self.device))).float()
 
     @torch.no_grad()
     def committees(self, network: nn.Module, split: LoadedSplit, *, n_passes: int,
@@ -64,7 +71,7 @@ class Predictor:
                 seeds = [seed_of(*key, split.names[i], number) for i in index]
                 with keyed_dropout(network, seeds), _multiplying(exact=True):
                     logits = network.decode(features, size)
-                yield _resized(logits, size=size).softmax(dim=1)
+                yield resized(logits, size=size).softmax(dim=1)
 
         with _evaluating(network):
             for index, x in self._batches(split):
@@ -76,9 +83,11 @@ class Predictor:
         read = fetched(split.images, split.label_batches(batches), self.device)
         for index, images in zip(batches, read, strict=True):
             height, width = split.sizes[index[0]]
-            images = images[:, :height, :width]
-            yield index, normalise(images.permute(0, 3, 1, 2).float() / 255, mean=self.mean,
-                                   std=self.std)
+            yield index, self._normalised(images[:, :height, :width])
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        """`(B, H, W, 3)` uint8 -> `(B, 3, H, W)` as the network takes them."""
+        return normalise(images.permute(0, 3, 1, 2).float() / 255, mean=self.mean, std=self.std)
 
     def evaluate(self, network: nn.Module, split: LoadedSplit, *, n_classes: int,
                  autocast: Callable[[], AbstractContextManager]) -> np.ndarray:
@@ -97,7 +106,7 @@ def _multiplying(*, exact: bool) -> AbstractContextManager:
     return torch.backends.cudnn.flags(enabled=True, allow_tf32=not exact)
 
 
-def _resized(logits: Tensor, *, size: Sequence[int]) -> Tensor:
+def resized(logits: Tensor, *, size: Sequence[int]) -> Tensor:
     """Logits `(B, C, h, w)` -> `(B, C, *size)` in float32."""
     return F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
 

@@ -13,8 +13,10 @@ from datasets.prepare import prepare
 from datasets.spec import DatasetSpec, spec_from_dict
 from datasets.split import LoadedSplit, load_split
 from networks import build_network
+from networks.original import is_original
 from utils.checkpoints import load_checkpoint
 from utils.distributed import main_first, rank, world_size
+from utils.downloads import local_file
 from utils.errors import InputError
 from utils.inference import Predictor
 
@@ -46,8 +48,17 @@ class Model:
 
 
 def load_model(path: str | Path, *, device: torch.device) -> Model:
-    """Raises InputError if the file is no checkpoint of this program."""
-    content = load_checkpoint(path, needs=("network", "config"))
+    """path: a last.pt or best.pt, a packed file, or where to download one (utils/downloads.py).
+    Raises InputError if the file cannot be had or is no checkpoint of this program."""
+    content = load_checkpoint(local_file(path))
+    if is_original(content):
+        raise InputError(f"{path}: looks like a checkpoint of PixelPick's authors; make one of "
+                         "this program of it with python -m utils.zoo convert, which needs the "
+                         "data set's name")
+    missing = {"network", "config"} - content.keys() if isinstance(content, dict) else ["network"]
+    if missing:
+        raise InputError(f"{path}: is no checkpoint of this program (no "
+                         f"{', '.join(sorted(missing))})")
     try:
         config = content["config"]
         missing = {"downsample", "n_images", "mean", "std", "asking", "seed",
@@ -57,7 +68,7 @@ def load_model(path: str | Path, *, device: torch.device) -> Model:
         spec = spec_from_dict(config["dataset"])
         network = build_network(**config["network"])
         network.load_state_dict(content["network"])
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise InputError(f"{path}: is no checkpoint of this program "
                          f"({type(error).__name__}: {error})") from error
     network = network.to(device=device, memory_format=torch.channels_last).eval()

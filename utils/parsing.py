@@ -1,4 +1,5 @@
-"""Command lines: long names only, defaults in --help, mistakes as one line (InputError)."""
+"""Command lines: long names only, defaults in --help, --version, mistakes as one line
+(InputError)."""
 
 from __future__ import annotations
 
@@ -6,12 +7,14 @@ import argparse
 from collections.abc import Callable, Iterable, Sequence
 
 from utils.errors import InputError
+from utils.version import ShowVersion
 
 
 class Parser(argparse.ArgumentParser):
     def __init__(self, **kwargs: object) -> None:
         super().__init__(**({"allow_abbrev": False,
                              "formatter_class": argparse.ArgumentDefaultsHelpFormatter} | kwargs))
+        self.add_argument("--version", action=ShowVersion, help="show the versions and exit")
 
     def error(self, message: str) -> None:
         raise InputError(f"{message} (see --help)")

@@ -55,12 +55,14 @@ class RoundTraining:
 
     def run(self, train_epoch: Callable[[int, Callable[[Tensor], None]], float],
             evaluate: Callable[[nn.Module], np.ndarray] | None, *, n_steps: int,
-            eval_interval: int, description: str) -> None:
+            eval_interval: int, description: str,
+            epoch_done: Callable[[list[dict], list[dict]], None]) -> None:
         """Train the epochs that are left, each of `n_steps` steps.
 
         `train_epoch(epoch, step_done)` trains `trained` for one, reports each step's loss (still on
         the device) to `step_done`, and returns the mean loss; `evaluate` returns the confusion
-        matrix, and is None without a validation set (best.pt is then the last epoch's network)."""
+        matrix, and is None without a validation set (best.pt is then the last epoch's network);
+        `epoch_done` is given both logs after each epoch."""
         shown: dict[str, object] = {"loss": None, "miou": ""}
 
         def details() -> str:
@@ -89,6 +91,7 @@ class RoundTraining:
                     shown["miou"] = f", mIoU {self.log_val[-1]['miou']:.3f}"
                 if is_main() and (self.finished or time.monotonic() - self._saved > SAVE_SECONDS):
                     self._save()
+                epoch_done(self.log_train, self.log_val)
 
     def _evaluate(self, evaluate: Callable[[nn.Module], np.ndarray]) -> None:
         start = time.perf_counter()

@@ -181,7 +181,7 @@ def _own_full(group: Group, fulls: Sequence[Group]) -> Group | None:
 def _labels(runs: Sequence[Run]) -> list[str]:
     """By the flags in which the runs differ, of which `suffix` only where nothing else does."""
     if len(runs) == 1:
-        return [_name(runs[0], ["network_name", "backbone", "query_strategy"])]
+        return [full_name(runs[0])]
     names = list(dict.fromkeys(name for run in runs for name in run.flags))
     differing = [name for name in names if name != "suffix" and _differs(runs, name)]
     named = [name for name in differing if not (
@@ -190,6 +190,11 @@ def _labels(runs: Sequence[Run]) -> list[str]:
     if len(set(labels)) < len(labels):
         labels = [_name(run, [*named, "suffix"]) for run in runs]
     return labels
+
+
+def full_name(run: Run) -> str:
+    """What a run is called where there is none to tell it from."""
+    return _name(run, ["network_name", "backbone", *["query_strategy"] * (not run.is_full)])
 
 
 def _differs(runs: Sequence[Run], name: str) -> bool:

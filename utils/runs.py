@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import platform
-import subprocess
+import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 from utils.errors import InputError
 from utils.files import read_csv, read_json, write_csv, write_json
+from utils.version import VERSION, git_commit
 
 # Flags that say where and how to compute, not what: they may differ when a run is continued.
 # `weights` and `p_dataset_config` are compared by the files' content instead. `compile` rounds
@@ -19,9 +21,20 @@ from utils.files import read_csv, read_json, write_csv, write_json
 NOT_THE_EXPERIMENT = frozenset({
     "dir_root", "dir_dataset", "dir_checkpoints", "dir_cache", "cache", "device", "n_workers",
     "eval_batch_size", "max_budget", "max_mask_gb", "overwrite", "weights", "dir_annotations",
-    "on_conflict", "allow_partial", "p_dataset_config", "compile",
+    "on_conflict", "allow_partial", "p_dataset_config", "compile", "tracker",
 })
 _LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "pillow")
+
+
+def run_name(flags: dict) -> str:
+    """`{dataset}[_d{downsample}]_{network}_{backbone}_{strategy}_{n}_p{top}_{seed}[_{suffix}]`."""
+    asking = ("{query_strategy}_{n_pixels_by_us}_p{top_n_percent:g}".format(**flags)
+              if flags["n_pixels_by_us"] else "full")
+    return "_".join([
+        flags["dataset_name"], *([f"d{flags['downsample']}"] if flags["downsample"] > 1 else []),
+        flags["network_name"], flags["backbone"], asking, str(flags["seed"]),
+        *([flags["suffix"]] if flags["suffix"] else []), *(["debug"] if flags["debug"] else []),
+    ])
 
 
 def check_flags(folder: Path, *, flags: dict, free: frozenset[str]) -> None:
@@ -43,17 +56,20 @@ def check_flags(folder: Path, *, flags: dict, free: frozenset[str]) -> None:
                          "give another --suffix, or --overwrite to move it aside")
 
 
-def record_flags(folder: Path, *, flags: dict, repository: Path, n_processes: int = 1) -> None:
-    """Write `args.json`: flags, command line, git commit of `repository`, versions."""
+def record_flags(folder: Path, *, flags: dict, repository: Path, n_processes: int = 1,
+                 machine: dict | None = None, command: Sequence[str] | None = None) -> None:
+    """Write `args.json`: flags, command line (default: this program's), git commit of `repository`,
+    versions, and the `machine` (utils.machine) that the run was started on, if that is known."""
     record = folder / "args.json"
     if record.exists() and _flags_of(record) == as_recorded(flags):
         return
     write_json(record, {
         "flags": flags,
-        "command": [sys.executable, *sys.argv],
+        "command": list(command or [sys.executable, *sys.argv]),
         "processes": n_processes,
+        "machine": machine,
         "git_commit": git_commit(repository),
-        "versions": {"python": platform.python_version(),
+        "versions": {"pixelpick": VERSION, "python": platform.python_version(),
                      **{name: version(name) for name in _LIBRARIES}},
     })
 
@@ -83,13 +99,17 @@ def move_aside(folder: Path) -> Path:
     return target
 
 
-def git_commit(repository: Path) -> str | None:
-    """None where `repository` is no checkout of git."""
-    try:
-        return subprocess.run(["git", "-C", str(repository), "rev-parse", "HEAD"], check=True,
-                              capture_output=True, text=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
+def public_command(words: Sequence[str]) -> str:
+    """A command line to publish: where a machine keeps its files is nobody's business, so paths
+    from outside the current folder are reduced to names."""
+    def public(word: str) -> str:
+        flag, equals, value = word.partition("=")
+        if equals and flag.startswith("--"):
+            return f"{flag}={public(value)}"
+        outside = Path(word).is_absolute() or word.startswith(("~", ".."))
+        return Path(word).name if outside else word
+
+    return shlex.join(map(public, words))
 
 
 def file_digest(path: str) -> str:
@@ -126,6 +146,17 @@ class MetricsTable:
         self.rows.append({name: _cell(row[name]) for name in self._columns})
         if write:
             write_csv(self._path, self._columns, (list(row.values()) for row in self.rows))
+
+
+def round_line(row: dict[str, str], n_rounds: int) -> str:
+    """What train.py prints of a row of metrics.csv."""
+    pixels, percent, last, best = (float(row[name]) for name in (
+        "pixels_per_image", "percent", "miou_last", "miou_best"))
+    scores = f"mIoU {last:.4f} last, {best:.4f} best (epoch {row['epoch_best']})"
+    if math.isnan(last):
+        scores = "no mIoU without a validation set"
+    return (f"round {int(row['round']) + 1}/{n_rounds}: {pixels:g} pixels per image "
+            f"({percent:.3g} %), {scores}, trained in {float(row['train_seconds']):.0f} s")
 
 
 def _numbers(cells: Iterable[str | None]) -> bool:

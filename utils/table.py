@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 from utils.errors import InputError, run_program
 from utils.files import write_json
@@ -21,6 +22,7 @@ from utils.plots import Curve, save_comparison, save_scores
 from utils.published import FULL, PUBLISHED, Published
 from utils.run_groups import BUDGETS, METRICS, Group, compare, read_groups
 
+Table: TypeAlias = tuple[list[str], list[list[str]]]  # header and rows
 _ALSO = ("pixel_accuracy", "mean_accuracy", "train_seconds", "val_seconds", "query_seconds")
 
 
@@ -84,11 +86,11 @@ def markdown(groups: Sequence[Group], *, metric: str, budget: str) -> str:
     """The table; then differences with the first row; then what others have published."""
     parts = [f"mIoU in percent by {BUDGETS[budget]}; mean ± sample standard deviation (runs). "
              "*last*: the last epoch; *best*: the best epoch on the evaluated split, the paper's "
-             "protocol.", _main_table(groups, with_paper=budget == "per_image")]
+             "protocol.", _table(*main_table(groups, with_paper=budget == "per_image"))]
     if len(groups) > 1:
         parts += [f"Compared with the first row ({groups[0].label}), {METRICS[metric]} epoch, at "
                   "the largest budget that both have: difference ± its standard error. Under two "
-                  "standard errors one cannot tell.", _comparisons(groups, metric)]
+                  "standard errors one cannot tell.", _table(*comparison_table(groups, metric))]
     published = published_rows(groups)
     if published and budget == "per_image":
         parts += ["Beside published results, each at its largest budget: pixels per image (px), or "
@@ -98,7 +100,8 @@ def markdown(groups: Sequence[Group], *, metric: str, budget: str) -> str:
     return "\n\n".join(parts)
 
 
-def _main_table(groups: Sequence[Group], *, with_paper: bool) -> str:
+def main_table(groups: Sequence[Group], *, with_paper: bool) -> Table:
+    """mIoU by budget, two rows (last and best epoch) a group."""
     papers = papers_rows(groups) if with_paper else []
     budgets = sorted({budget for group in groups for budget in group.budgets} | {
         budget for paper in papers for budget in paper.miou if budget != FULL} - {FULL})
@@ -113,10 +116,11 @@ def _main_table(groups: Sequence[Group], *, with_paper: bool) -> str:
         rows.append([f"the paper: {paper.dataset}, {paper.backbone}, {paper.grid}", "best",
                      *(_published_cell(paper, b) for b in (*budgets, FULL)),
                      _of_full((paper.percent_of_full, paper.largest))])
-    return _table(["", "epoch", *map(_budget_name, budgets), "full masks", "of full, at"], rows)
+    return ["", "epoch", *map(_budget_name, budgets), "full masks", "of full, at"], rows
 
 
-def _comparisons(groups: Sequence[Group], metric: str) -> str:
+def comparison_table(groups: Sequence[Group], metric: str) -> Table:
+    """Differences with the first group."""
     rows = []
     for group in groups[1:]:
         found = compare(groups[0], group, metric)
@@ -126,7 +130,7 @@ def _comparisons(groups: Sequence[Group], metric: str) -> str:
         error = "" if found.error is None else f" ± {100 * found.error:.1f}"
         rows.append([group.label, _budget_name(found.budget),
                      f"{100 * found.difference:+.1f}{error}", found.verdict])
-    return _table(["", "at", "difference", "verdict"], rows)
+    return ["", "at", "difference", "verdict"], rows
 
 
 def _published_table(groups: Sequence[Group], published: Sequence[Published]) -> str:
@@ -214,6 +218,15 @@ def curves(groups: Sequence[Group], metric: str) -> list[Curve]:
     return found
 
 
+def save_curves(path: Path, groups: Sequence[Group], *, metric: str, budget: str) -> None:
+    """mIoU against labelled pixels, with the paper's points where the grid is the same."""
+    papers = [row for row in papers_rows(groups) if budget == "per_image" and any(
+        group.flags.get("downsample") == row.downsample for group in groups)]
+    save_comparison(path, [*curves(groups, metric), *map(published_curve, papers)],
+                    xlabel=BUDGETS[budget],
+                    title=f"{METRICS[metric]} epoch" + " (the paper's: best)" * bool(papers))
+
+
 def published_curve(row: Published) -> Curve:
     budgets = [budget for budget in row.miou if budget != FULL]
     of = ", ".join(filter(None, (row.dataset, row.backbone)))
@@ -252,12 +265,9 @@ def report(folders: Sequence[Path], *, metric: str = "miou_last", budget: str = 
     if not any(group.budgets for group in groups):
         raise InputError("none of the runs has finished a round with an mIoU")
     per_image = budget == "per_image"
-    for shown, epoch in METRICS.items():
+    for shown in METRICS:
         if path := pictures(shown):
-            papers = [row for row in papers_rows(groups) if per_image and any(
-                group.flags.get("downsample") == row.downsample for group in groups)]
-            save_comparison(path, [*curves(groups, shown), *map(published_curve, papers)],
-                            xlabel=BUDGETS[budget], title=f"{epoch} epoch (the paper's: best)")
+            save_curves(path, groups, metric=shown, budget=budget)
     if path := pictures("largest"):
         rows = [(f"{group.label}: {_budget_name(group.budgets[-1])}",
                  [100 * value for value in group.values(metric, group.budgets[-1])])

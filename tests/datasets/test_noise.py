@@ -102,9 +102,9 @@ def supervised(run_train, tmp_path: Path,
     seen: Supervision = {}
     fit = Experiment.fit
 
-    def watched(self: Experiment, folder: Path, round_index: int, *, supervision):
+    def watched(self: Experiment, folder: Path, round_index: int, *, supervision, **more):
         seen[round_index] = [supervision(epoch) for epoch in (0, 1)]
-        return fit(self, folder, round_index, supervision=supervision)
+        return fit(self, folder, round_index, supervision=supervision, **more)
 
     monkeypatch.setattr(Experiment, "fit", watched)
 

@@ -11,11 +11,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models.segmentation.deeplabv3 import ASPPPooling
 
 from datasets.points import VOID
 from networks import build_network
 from networks.backbones import DilatedDepthwise
 from networks.decoder import PointDecoder
+from networks.deeplab import ImagePooling
 from query import ACQUISITIONS, select_pixels
 from tests.networks.sampling import awkward_points, check_gradients_at_points, sampled
 from utils.losses import cross_entropy
@@ -344,6 +346,27 @@ def test_dilated_depthwise_is_a_dilated_convolution(size, dilation):
     for gradient, reference in zip(*(torch.autograd.grad((out * random).sum(), [x, weight])
                                      for out in (ours, expected)), strict=True):
         torch.testing.assert_close(gradient, reference, atol=1e-4, rtol=1e-5)
+
+
+def test_image_pooling_is_torchvisions():
+    """In float32 but for the last digits; the gradient is that of float64."""
+    torch.manual_seed(12)
+    theirs = ASPPPooling(8, 6)
+    ours = ImagePooling(*copy.deepcopy(theirs))
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    x = torch.randn(3, 8, 23, 30).contiguous(memory_format=torch.channels_last)
+    for enabled, atol in ((True, 0), (False, 3e-7)):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            pooled, expected = ours(x), theirs(x)
+        torch.testing.assert_close(pooled, expected, rtol=0, atol=atol)
+        assert pooled.is_contiguous(memory_format=torch.channels_last)  # as the branches beside it
+    random = torch.randn(pooled.shape)
+    exact = copy.deepcopy(theirs).double()
+    for parameter, reference in zip(
+            torch.autograd.grad((ours(x) * random).sum(), list(ours.parameters())),
+            torch.autograd.grad((exact(x.double()) * random).sum(), list(exact.parameters())),
+            strict=True):
+        torch.testing.assert_close(parameter.double(), reference, rtol=1e-4, atol=1e-4)
 
 
 def test_batch_without_labels_gives_an_attached_loss_of_zero(network):
