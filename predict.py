@@ -74,9 +74,12 @@ def run(args: argparse.Namespace) -> int:
     check_names(files, list(writers), video_ending=VIDEO)
     labels = label_maps(images, Path(args.labels), spec=model.spec) if args.labels else {}
     segmenter = segmenter_of(model, args)
-    open_folder(folder, classes=model.spec, overwrite=args.overwrite, how={
-        "network": digest_of(model.network), "size": args.size, "tile": args.tile,
-        "overlap": args.overlap, "flip": args.flip, "scales": args.scales, "amp": args.amp})
+    notice = open_folder(folder, classes=model.spec, overwrite=args.overwrite, how={
+        "input": str(files[0].root), "network": digest_of(model.network), "size": args.size,
+        "tile": args.tile, "overlap": args.overlap, "flip": args.flip, "scales": args.scales,
+        "amp": args.amp})
+    if notice:
+        print(notice, file=sys.stderr)
     paths = {file: [folder / f"{file.stem}{ending}"
                     for ending in ([VIDEO] if file.is_video else writers)] for file in files}
     if args.overwrite:
@@ -88,13 +91,13 @@ def run(args: argparse.Namespace) -> int:
     with any_number_of_pixels() if args.tile else nullcontext():
         predict_images([file for file in images if file not in done], segmenter, writers,
                        folder=folder, n_workers=args.n_workers, broken=broken)
-    for file in videos:
-        if file not in done:
-            predict_video(file, segmenter, paths[file][0], classes=model.spec, broken=broken)
-    print(f"{len(files) - len(broken)} of {len(files)} predicted: {folder}"
-          + (f" ({len(done)} were there already)" if done else ""))
-    if args.labels:
-        evaluate(labels, folder, model.spec, n_workers=args.n_workers, broken=broken)
+        for file in videos:
+            if file not in done:
+                predict_video(file, segmenter, paths[file][0], classes=model.spec, broken=broken)
+        print(f"{len(files) - len(broken)} of {len(files)} predicted: {folder}"
+              + (f" ({len(done)} were there already)" if done else ""))
+        if args.labels:
+            evaluate(labels, folder, model.spec, n_workers=args.n_workers, broken=broken)
     if broken:
         print(f"could not be read: {len(broken)} files", file=sys.stderr)
         for reason in broken.values():
@@ -103,6 +106,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def export(args: argparse.Namespace) -> int:
+    if Path(args.output).resolve() == Path(args.checkpoint).resolve():
+        raise InputError(f"--output {args.output} is the checkpoint; give another file")
     model = load_model(args.checkpoint, device=torch.device("cpu"))
     export_model(model, kind=args.export, path=args.output)
     print(f"{args.output}: {Path(args.output).stat().st_size / 1e6:.1f} MB; images (N, H, W, 3) "

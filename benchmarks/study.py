@@ -73,6 +73,10 @@ class Job:
     flags: argparse.Namespace
     folder: Path
 
+    @property
+    def command(self) -> list[str]:
+        return [sys.executable, str(TRAIN), *self.words]
+
     @cached_property
     def recorded(self) -> dict:
         """The flags as the run's args.json has them."""
@@ -204,7 +208,7 @@ def adopt_first_round(job: Job) -> None:
         checkpoint = load_checkpoint(copy / "0_query" / name)
         checkpoint["config"]["asking"] = asking_kwargs(job.flags)
         save_checkpoint(copy / "0_query" / name, checkpoint)
-    record_flags(copy, flags=job.recorded, repository=DIR_ROOT,
+    record_flags(copy, flags=job.recorded, repository=DIR_ROOT, command=job.command,
                  machine=read_json(source / "args.json").get("machine"))
     copy.rename(job.folder)
     print(f"the first round of {source.name} is also that of {job.folder.name}", file=sys.stderr,
@@ -264,7 +268,7 @@ class Runner:
         return not self._stopped and time.monotonic() < self._end
 
     def _train(self, job: Job) -> bool:
-        command = [sys.executable, str(TRAIN), *job.words]
+        command = job.command
         if self._parallel == 1:
             return self._wait(command, job, None)
         self._logs.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,11 @@ class InputFile:
     name: str
 
     @property
+    def root(self) -> Path:
+        """That folder."""
+        return self.path.parents[self.name.count("/")]
+
+    @property
     def stem(self) -> str:
         """`a/b` of `a/b.jpg`: what is written for it is called so, with other endings."""
         return PurePosixPath(self.name).with_suffix("").as_posix()

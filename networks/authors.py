@@ -3,7 +3,8 @@
 They differ from ours in arithmetic, not only in names, and are for prediction alone. What is meant
 by "the authors": github.com/NoelShin/PixelPick, the state of the paper. Images are padded to
 multiples of 8 by reflection at the right and the bottom, as the authors do in validation on PASCAL
-VOC (CamVid and Cityscapes need none), and logits come at the images' own size.
+VOC (CamVid and Cityscapes need none; what is too narrow to be reflected repeats its last pixels),
+and logits come at the images' own size.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ _MULTIPLE = 8
 def _padded(x: Tensor) -> Tensor:
     """Images `(B, C, H, W)`, H and W brought to multiples of 8."""
     height, width = x.shape[-2:]
-    return F.pad(x, (0, -width % _MULTIPLE, 0, -height % _MULTIPLE), mode="reflect")
+    bottom, right = -height % _MULTIPLE, -width % _MULTIPLE
+    reflects = bottom < height and right < width
+    return F.pad(x, (0, right, 0, bottom), mode="reflect" if reflects else "replicate")
 
 
 def _without_points(points: Tensor | None) -> None:

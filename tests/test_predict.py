@@ -192,6 +192,34 @@ def test_an_interrupted_command_continues(run, mixed: Path, monkeypatch: pytest.
     assert sorted(written) == sorted(STEMS) and content(out) != whole
 
 
+def test_predictions_made_otherwise_never_pass_for_new_ones(
+        run, tiny_camvid: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Neither those of other images with the same names, nor files that --overwrite did not make
+    again."""
+    for folder, number in (("one", 0), ("two", 1)):
+        (tmp_path / folder).mkdir()
+        shutil.copy(tiny_camvid / f"test/scene_000{number}.png", tmp_path / folder / "a.png")
+    first = content(run(tmp_path / "one", "--probabilities"))
+    with pytest.raises(InputError, match="input was .*one', is .*two'.; .*--overwrite"):
+        run(tmp_path / "two")
+    assert content(run(tmp_path / "two", "--overwrite")).keys() == {"a.png", "predictions.json"}
+    assert f"were moved to {tmp_path / 'out.old-1'}" in capsys.readouterr().err
+    assert content(tmp_path / "out.old-1") == first
+    second = content(run(tmp_path / "two", "--probabilities"))
+    assert second["a.npz"] != first["a.npz"]
+    run(tmp_path / "two", "--probabilities", "--overwrite")
+    assert content(tmp_path / "out") == second and not (tmp_path / "out.old-2").exists()
+
+
+def test_files_above_pillows_limit_with_tiles(run, tiny_camvid: Path,
+                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # 48x64 pixels are refused at 3 times it
+    words = [tiny_camvid / "test", "--labels", tiny_camvid / "testannot"]
+    run(*words, out="refused", code=1)
+    out = run(*words, "--tile", "32", "32")
+    assert json.loads((out / "evaluation.json").read_text())["n_images"] == 3
+
+
 def test_inputs_by_file_and_pattern(run, mixed: Path, tmp_path: Path) -> None:
     scene = (mixed / "a/scene.png")
     assert content(run(scene, out="file")).keys() == {"predictions.json", "scene.png"}
@@ -245,6 +273,14 @@ def test_bad_input(run, own_camvid: Path, tmp_path: Path, words: list[str], mess
     with pytest.raises(InputError, match=message):
         run(*(word.format(tmp=tmp_path, data=own_camvid) for word in words))
     assert content(own_camvid) == before and not (tmp_path / "out").exists()
+
+
+def test_an_export_does_not_replace_its_checkpoint(run_folder: Path) -> None:
+    before = (run_folder / "last.pt").read_bytes()
+    with pytest.raises(InputError, match="is the checkpoint"):
+        predict.main(["--checkpoint", str(run_folder / "last.pt"), "--export", "pt2", "--output",
+                      str(run_folder / "../0_query/last.pt")])
+    assert (run_folder / "last.pt").read_bytes() == before
 
 
 # --- videos -------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from datasets.queries import load_query
 from tests.annotation_tool.chromium import Chromium, find_chromium
 from tests.conftest import RUN, quick_flags
 from utils.errors import InputError
-from utils.files import read_csv, write_json, write_text
+from utils.files import read_csv, write_csv, write_json, write_text
 from utils.report.cost import Rate, annotation_rate
 from utils.report.recorded import read_record
 from utils.run_groups import read_run
@@ -114,6 +114,17 @@ def test_runs_that_lack_more_and_more(run: Path, tmp_path: Path) -> None:
     assert "no query.json can be read" in text and "has kept its network" in text
     (run / "metrics.csv").unlink()
     assert "in progress: 0 of 2 rounds" in page_of(run, output=out)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_an_earlier_network_stands_beside_its_own_figure(run: Path, tmp_path: Path) -> None:
+    (run / "1_query" / "last.pt").unlink()
+    first, second = read_csv(run / "metrics.csv")
+    second["miou_last"] = "0.999"
+    write_csv(run / "metrics.csv", list(first), [list(row.values()) for row in (first, second)])
+    text = page_of(run, output=tmp_path / "out")
+    assert "The network of round 1 on" in text
+    assert f", {100 * float(first['miou_last']):.1f} % in metrics.csv." in text
 
 
 @pytest.mark.usefixtures("undrawn")

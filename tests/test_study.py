@@ -126,6 +126,8 @@ def test_a_first_round_is_trained_once(start, tiny_camvid: Path, tmp_path: Path)
                 for row in read_csv(folder / "metrics.csv")]
 
     assert scores(together) == scores(alone) and len(scores(alone)) == 2
+    for run in (tmp_path / "runs").glob("camvid*"):  # what makes this run, not all the study
+        assert Path(json.loads((run / "args.json").read_text())["command"][1]).name == "train.py"
     for name in ("last.pt", "best.pt"):
         asking = load_checkpoint(together / "0_query" / name)["config"]["asking"]
         assert asking == load_checkpoint(alone / "0_query" / name)["config"]["asking"]

@@ -45,7 +45,7 @@ def local_file(source: str | Path) -> Path:
     try:
         url = _url(address)
         name = Path(unquote(urlsplit(url).path)).name
-        if not name:
+        if name in ("", ".."):
             raise InputError(f"{address}: names no file")
         path = Path(get_dir(), "pixelpick", hashlib.sha256(url.encode()).hexdigest()[:16], name)
         if path.exists() and expected in (None, file_digest(path)):

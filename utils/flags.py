@@ -198,13 +198,17 @@ def _add_cache(group: argparse._ActionsContainer, *, dir_cache: str) -> None:
     group.add_argument("--dir_cache", default=dir_cache, help="where --cache disk writes")
 
 
-def query_parser() -> Parser:
-    """The flags of query.py; None is what is asked as in the checkpoint's run."""
-    parser = Parser(description="Choose the next pixels to ask with a trained network.")
+def _add_checkpoint(parser: Parser) -> None:
     parser.add_argument("--checkpoint", required=True, metavar="FILE|URL",
                         help="a last.pt or best.pt of train.py, a file of python -m utils.zoo, or "
                              "where to download one: https://... or hf://OWNER/REPO/PATH[@REVISION]"
                              ", with #sha256=HEX behind it to be sure")
+
+
+def query_parser() -> Parser:
+    """The flags of query.py; None is what is asked as in the checkpoint's run."""
+    parser = Parser(description="Choose the next pixels to ask with a trained network.")
+    _add_checkpoint(parser)
     parser.add_argument("--dir_dataset", required=True, help="the dataset's root folder")
     parser.add_argument("--dir_output",
                         help="default: next_query beside the checkpoint, or here if that is an "
@@ -235,7 +239,7 @@ def predict_parser() -> Parser:
                "again. Pixels are taken as they are stored (an EXIF rotation is not applied), as "
                "in training. Exit codes: 0: all done; 1: done, but some files could not be read "
                "and are listed; 2: nothing to be done with this input; 130: interrupted.")
-    parser.add_argument("--checkpoint", required=True, help="a last.pt or best.pt of train.py")
+    _add_checkpoint(parser)
     parser.add_argument("--export", choices=EXPORTS,
                         help="write the network to the file --output instead, for other programs: "
                              "onnx, for ONNX Runtime and others; pt2, for torch.export.load")
@@ -260,7 +264,8 @@ def predict_parser() -> Parser:
                        help="evaluate against the label maps there, in the data set's own coding, "
                             "with the images' names: a table, and evaluation.json in the output")
     group.add_argument("--overwrite", action="store_true",
-                       help="make again what is there already")
+                       help="make again what is there already; predictions of other inputs, or "
+                            "made in another way, are moved aside")
 
     group = parser.add_argument_group("prediction")
     group.add_argument("--size", nargs="+", default="fit", metavar="SIZE",

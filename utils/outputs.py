@@ -15,6 +15,7 @@ from torch import nn
 from datasets.spec import ClassSet
 from utils.errors import InputError
 from utils.files import read_json, write_atomically, write_json
+from utils.runs import move_aside
 from utils.segmenter import Prediction, Prepared
 
 _RECORD = "predictions.json"
@@ -79,24 +80,28 @@ def digest_of(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def open_folder(folder: Path, *, how: dict, classes: ClassSet, overwrite: bool) -> None:
+def open_folder(folder: Path, *, how: dict, classes: ClassSet, overwrite: bool) -> str | None:
     """Make the folder, and record in it what the values of label maps mean and `how`, what they
     depend on. Raises InputError if it holds anything but predictions made like this; with
-    `overwrite` they may have been made otherwise."""
-    record, path = read_record(folder), folder / _RECORD
+    `overwrite` such as were made otherwise are moved aside, and the line that says where to is
+    returned."""
+    record, path, notice = read_record(folder), folder / _RECORD, None
     how = json.loads(json.dumps(how))  # as it will be read
-    if record is not None and not overwrite:
+    if record is not None:
         old = record.get("how") if isinstance(record, dict) else None
         if not isinstance(old, dict):
             raise InputError(f"{path} is no longer what was written; give another --output")
         changed = [f"{key} was {old.get(key)!r}, is {how.get(key)!r}"
                    for key in sorted(old.keys() | how.keys()) if old.get(key) != how.get(key)]
-        if changed:
+        if changed and not overwrite:
             raise InputError(f"{folder} has predictions made otherwise ({'; '.join(changed)}); "
                              "give another --output, or --overwrite")
+        if changed:  # all of them: what this command does not make again would pass for its own
+            notice = f"predictions made otherwise were moved to {move_aside(folder.resolve())}"
     write_json(path, {"dataset": classes.name, "how": how, "classes": [
         {"value": value, "name": info.name, "colour": list(info.colour)}
         for value, info in enumerate(classes.classes)]})
+    return notice
 
 
 def read_record(folder: Path) -> object:

@@ -94,13 +94,13 @@ class Segmenter:
 
     def _batches(self, images: Iterable[Prepared]) -> Iterator[list[Prepared]]:
         """Images whose views have the same sizes together; one that needs tiles goes alone."""
-        waiting: dict[tuple[int, ...], list[Prepared]] = {}
+        waiting: dict[tuple[tuple[int, ...], ...], list[Prepared]] = {}
         for image in images:
-            size = image.views[0].shape[:2]
-            group = waiting.setdefault(size, [])
+            sizes = tuple(view.shape for view in image.views)  # rounded, one may not tell another
+            group = waiting.setdefault(sizes, [])
             group.append(image)
             if len(group) == self.predictor.batch_size or self._tiled(image.views):
-                yield waiting.pop(size)
+                yield waiting.pop(sizes)
             elif sum(map(len, waiting.values())) >= _WAITING_BATCHES * self.predictor.batch_size:
                 yield waiting.pop(next(iter(waiting)))
         yield from waiting.values()

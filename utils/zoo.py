@@ -23,7 +23,7 @@ from networks.original import convert_original
 from utils.acquisition import MC_N_STEPS, VOTE_TYPE
 from utils.checkpoints import cpu_state, load_checkpoint, save_safetensors
 from utils.device import select_device, upload
-from utils.downloads import local_file
+from utils.downloads import is_remote, local_file
 from utils.errors import InputError, run_program
 from utils.files import read_csv, read_json, write_text
 from utils.metrics import ConfusionMatrix, segmentation_scores
@@ -169,7 +169,8 @@ def convert(args: argparse.Namespace) -> int:
         "classes": list(spec.class_names),
         "asking": dict(strategy="margin_sampling", n=10, top_n_percent=0.05, reverse_order=False,
                        use_mc_dropout=False, mc_n_steps=MC_N_STEPS, vote_type=VOTE_TYPE)}
-    output = Path(args.output or source.parent) / f"{source.stem}.safetensors"
+    beside = Path() if is_remote(args.file) else source.parent
+    output = Path(args.output or beside) / f"{source.stem}.safetensors"
     save_safetensors(output, {"config": config, "epoch": None, "network": state})
     _write_digest(output, file_digest(output))
     print(f"{output}: {network['name']} with {network['backbone']}, {spec.name}\n"
@@ -211,7 +212,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     names = [name for name, own in DATASET_NAMES.items() if own in AUTHORS]
     one.add_argument("--dataset_name", required=True, type=named("dataset", names),
                      help="what it was trained on: " + ", ".join(names))
-    one.add_argument("--output", metavar="DIR", help="default: the file's folder")
+    one.add_argument("--output", metavar="DIR",
+                     help="default: the file's folder, or here if that is an address")
     return parser.parse_args(argv)
 
 

@@ -54,6 +54,13 @@ def test_other_sizes_are_padded_by_reflection_as_theirs_are(kind, network):
     assert_close(network(x), kind[3](kind[2], padded)[..., :61, :82])
 
 
+@torch.no_grad()
+def test_too_narrow_to_be_reflected(kind, network):
+    x = torch.randn(1, 3, 3, 40)
+    padded = F.pad(x, (0, 0, 0, 5), mode="replicate")
+    assert_close(network(x), kind[3](kind[2], padded)[..., :3, :])
+
+
 def test_points_are_refused(network):
     with pytest.raises(InputError, match="for prediction.*--weights FILE"):
         network(torch.randn(2, 3, 64, 64), torch.zeros(2, 1, 2))

@@ -143,6 +143,7 @@ def test_no_such_file_and_no_server(web, tmp_path):
     ("http://127.0.0.1/model.pt#sha256=12", "64 hexadecimal digits"),
     ("http://127.0.0.1/model.pt#part", "64 hexadecimal digits"),
     ("http://127.0.0.1/", "names no file"),
+    ("http://127.0.0.1/a/%2E%2E", "names no file"),
     ("http://[/model.pt", "cannot get"),
     ("hf://owner/repo", "expected hf://OWNER/REPO/PATH"),
 ])

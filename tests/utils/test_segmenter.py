@@ -145,6 +145,16 @@ def test_batches_of_many_sizes() -> None:
         assert np.array_equal(together[i].labels, alone.labels)
 
 
+def test_sizes_that_only_one_scale_tells_apart() -> None:
+    """Half of 80 and half of 81 pixels are 40."""
+    images = [noise(80, 56), noise(81, 56, seed=1), noise(80, 56, seed=2)]
+    same = dict(network_size=lambda size: size, scales=(0.5, 1.0))
+    together = predict(segmenter_with(batch_size=2, **same), *images)
+    for i, image in enumerate(images):
+        (alone,) = predict(segmenter_with(batch_size=1, **same), image).values()
+        assert np.array_equal(together[i].labels, alone.labels)
+
+
 @pytest.mark.parametrize("name", [name for name in ACQUISITIONS if not needs(name)])
 def test_white_is_equally_likely_and_black_is_certain(name: str) -> None:
     probabilities = torch.tensor([[1.0, 0.25, 0.7], [0.0, 0.25, 0.3], [0.0, 0.25, 0.0],

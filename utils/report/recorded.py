@@ -58,9 +58,9 @@ class Record:
         return [r for r in self.rounds if r.metrics]
 
     @property
-    def checkpoint(self) -> Path | None:
-        """The last one of a finished round."""
-        found = [r.checkpoint for r in self.finished if r.checkpoint]
+    def last(self) -> Round | None:
+        """The last finished round that has kept its network."""
+        found = [r for r in self.finished if r.checkpoint]
         return found[-1] if found else None
 
     @property
@@ -84,7 +84,7 @@ def read_record(run: Run) -> Record:
             break
         metrics = rows[number] if number < len(rows) else {}
         rounds.append(_round(number, folder, metrics, problems, asks=not run.is_full))
-    if len(run.rounds) < run.n_rounds and len(rows) < run.n_rounds:
+    if len(rows) < run.n_rounds:
         problems.insert(0, f"in progress: {len(rows)} of {run.n_rounds} rounds are finished")
     return Record(run=run, about=about, rounds=rounds, problems=problems)
 

@@ -65,9 +65,9 @@ class RunPart:
         self.record, self._setting = record, setting
         self._model: Model | None = None
         self._why_no_model = "no finished round has kept its network (last.pt)"
-        if record.checkpoint:
+        if record.last:
             try:
-                self._model = load_model(record.checkpoint, device=setting.device)
+                self._model = load_model(record.last.checkpoint, device=setting.device)
             except InputError as error:
                 self._why_no_model = str(error)
 
@@ -125,7 +125,7 @@ class RunPart:
     def _evaluation(self) -> Evaluation:
         return evaluate(self._loaded(), self._setting.data(self.record),
                         cache=self.file("evaluation.json"),
-                        key=file_digest(str(self.record.checkpoint)))
+                        key=file_digest(str(self.record.last.checkpoint)))
 
     def _loaded(self) -> Model:
         if self._model is None:
@@ -135,7 +135,7 @@ class RunPart:
     def _confusion(self) -> Html:
         found, path = self._evaluation(), self.file("confusion.png")
         pictures.save_confusion(path, found.confusion, names=self.class_names)
-        recorded = self.record.finished[-1].metrics.get("miou_last", math.nan)
+        recorded = self.record.last.metrics.get("miou_last", math.nan)
         text = (f"The network of {self._which()} on the split {found.split!r}: mIoU "
                 f"{_percent(found.miou)} %, {_percent(recorded)} % in metrics.csv.")
         return joined([paragraph(text), picture(
@@ -144,8 +144,7 @@ class RunPart:
 
     def _which(self) -> str:
         record = self.record
-        last = [r for r in record.finished if r.checkpoint][-1]
-        return "the run on full masks" if record.run.is_full else f"round {last.number + 1}"
+        return "the run on full masks" if record.run.is_full else f"round {record.last.number + 1}"
 
     def _calibration(self) -> Html:
         found, path = self._evaluation().reliability, self.file("reliability.png")
