@@ -199,10 +199,16 @@ def parse_query_arguments(argv: Sequence[str] | None = None) -> argparse.Namespa
 def parse_predict_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The flags of predict.py; `size` becomes a name of SIZES or (height, width). Raises
     InputError."""
-    args = predict_parser().parse_args(argv)
+    parser = predict_parser()
+    args = parser.parse_args(argv)
     if bool(args.input) == bool(args.export):
         raise InputError("give either --input, what to predict, or --export" if args.export else
                          "which images? Give --input (or --export)")
+    useless = sorted(name for name, value in vars(args).items() if args.export
+                     and name not in ("checkpoint", "export", "output")
+                     and value != parser.get_default(name))
+    if useless:
+        raise InputError(f"--{useless[0]} has no meaning with --export")
     words = args.size.split() if isinstance(args.size, str) else args.size
     if len(words) == 2 and all(word.isdecimal() and int(word) > 0 for word in words):
         args.size = tuple(map(int, words))

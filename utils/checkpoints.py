@@ -61,10 +61,15 @@ def load_checkpoint(path: str | Path, *, needs: tuple[str, ...] = ()) -> dict:
         raise InputError(f"{path}: cannot be read as a checkpoint: it is broken, of another kind, "
                          f"or holds more than tensors and plain values ({type(error).__name__})"
                          ) from error
+    check_entries(content, needs, path=path)
+    return content
+
+
+def check_entries(content: object, needs: tuple[str, ...], *, path: str | Path) -> None:
+    """Raises InputError if what was read from `path` lacks one of the keys it `needs`."""
     missing = [key for key in needs if not isinstance(content, dict) or key not in content]
     if missing:
         raise InputError(f"{path}: is no checkpoint of this program (no {', '.join(missing)})")
-    return content
 
 
 def cpu_state(network: nn.Module) -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ from datasets.spec import DatasetSpec, spec_from_dict
 from datasets.split import LoadedSplit, load_split
 from networks import build_network
 from networks.original import is_original
-from utils.checkpoints import load_checkpoint
+from utils.checkpoints import check_entries, load_checkpoint
 from utils.distributed import main_first, rank, world_size
 from utils.downloads import local_file
 from utils.errors import InputError
@@ -55,10 +55,7 @@ def load_model(path: str | Path, *, device: torch.device) -> Model:
         raise InputError(f"{path}: looks like a checkpoint of PixelPick's authors; make one of "
                          "this program of it with python -m utils.zoo convert, which needs the "
                          "data set's name")
-    missing = {"network", "config"} - content.keys() if isinstance(content, dict) else ["network"]
-    if missing:
-        raise InputError(f"{path}: is no checkpoint of this program (no "
-                         f"{', '.join(sorted(missing))})")
+    check_entries(content, ("network", "config"), path=path)
     try:
         config = content["config"]
         missing = {"downsample", "n_images", "mean", "std", "asking", "seed",

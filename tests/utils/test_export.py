@@ -224,6 +224,11 @@ def test_what_is_no_checkpoint_is_named(tmp_path, content):
         predict.main(flags(path, tmp_path / "model.onnx"))
 
 
+def test_flags_of_predictions_are_refused(small, tmp_path):
+    with pytest.raises(InputError, match="--flip has no meaning with --export"):
+        predict.main([*flags(small, tmp_path / "model.onnx"), "--flip"])
+
+
 @pytest.mark.parametrize("more", [["--input", "images"], None])
 def test_either_images_or_an_export(small, tmp_path, more):
     words = flags(small, tmp_path / "model.onnx") + more if more else [
