@@ -59,12 +59,19 @@ RECIPES: dict[str, dict] = {
     ),
 }
 
+# What --recipe changes on top of that.
+CHANGES: dict[str, dict] = {
+    "paper": {},
+    # Chosen on a part of CamVid's training images (README).
+    "plus": dict(class_balance=0.5, schedule="poly"),
+}
+
 _NOT_GIVEN = object()
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The flags of train.py, defaults from the dataset's recipe. Raises InputError."""
-    parser = train_parser()
+    parser = train_parser(CHANGES)
     args = parser.parse_args(argv)
     recipe = _recipe(parser, args)
     # Once more with a default that no flag can have: which flags were given, whatever their values.
@@ -109,7 +116,7 @@ def _recipe(parser: Parser, args: argparse.Namespace) -> dict:
     unknown = (recipe.keys() | own.keys()) - vars(args).keys()
     if unknown:
         raise InputError(f"{where}: {', '.join(sorted(unknown))} is no flag of train.py")
-    return recipe | parser.parse_values(own, where=where)
+    return recipe | CHANGES[args.recipe] | parser.parse_values(own, where=where)
 
 
 def spec_of(args: argparse.Namespace) -> DatasetSpec:
@@ -154,7 +161,8 @@ def _check(args: argparse.Namespace, given: set[str]) -> None:
     if args.n_pixels_by_us == 0:
         useless = sorted(given & {"n_init_pixels", "max_budget", "query_strategy", "top_n_percent",
                                   "reverse_order", "labeller", "init_query", "use_mc_dropout",
-                                  "mc_n_steps", "vote_type", "label_noise", "teacher"})
+                                  "mc_n_steps", "vote_type", "label_noise", "teacher",
+                                  "ask_balance", "min_distance", "allocate"})
         if useless:
             raise InputError(f"--{useless[0]} has no meaning with --n_pixels_by_us 0 (full masks)")
         return
@@ -311,7 +319,8 @@ def asking_kwargs(args: argparse.Namespace) -> dict:
     return dict(strategy=args.query_strategy, n=args.n_pixels_by_us,
                 top_n_percent=args.top_n_percent, reverse_order=args.reverse_order,
                 use_mc_dropout=args.use_mc_dropout, mc_n_steps=args.mc_n_steps,
-                vote_type=args.vote_type)
+                vote_type=args.vote_type, ask_balance=args.ask_balance,
+                min_distance=args.min_distance, allocate=args.allocate)
 
 
 def experiment_name(args: argparse.Namespace) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from args import asking_kwargs, cache_kwargs, check_asking, parse_query_arguments
 from datasets.caches import Cache
 from datasets.labellers import empty_masks, void_masks
+from datasets.points import concatenate, read_labels
 from datasets.queries import Query, read_query, write_query
 from datasets.split import LoadedSplit
 from utils.acquisition import (
@@ -48,70 +48,23 @@ from utils.downloads import is_remote
 from utils.errors import InputError, run_program
 from utils.inference import Predictor
 from utils.lazy import Lazy
+from utils.losses import class_counts
 from utils.models import load_model
 from utils.progress import Progress, track
 from utils.seeds import random_generator, seed_of
+from utils.selection import (
+    ALLOCATIONS,
+    favouring_rare,
+    most_of_an_image,
+    quantiles,
+    rarity,
+    select_pixels,
+)
 
 __all__ = ["ACQUISITIONS", "acquisition", "earlier_queries", "excluding", "initial_query", "main",
            "next_query", "select_pixels"]
 
 _MOST_THREADS = 8
-
-# --- selection --------------------------------------------------------------------------------
-
-
-def select_pixels(scores: np.ndarray, *, n: int, top_n_percent: float, reverse_order: bool = False,
-                  rng: np.random.Generator, name: str = "the image") -> np.ndarray:
-    """Choose `n` pixels of an image: `(n, 2)` int64 (y, x) in the order of asking.
-
-    scores: `(H, W)`, higher = ask first; -inf is excluded and never chosen.
-    top_n_percent: a fraction of the image, 0.05 for 5 %. The n are drawn uniformly from that many
-        pixels of highest score; with `reverse_order` that many are drawn uniformly first, and the
-        n of highest score among them are taken. 0 takes the n of highest score of all.
-
-    Each pixel gets a random key, and "uniformly drawn" means those of smallest key: a last-bit
-    difference in one score then moves at most that pixel's choice. Fewer free pixels than `n` are
-    all chosen, with a warning. Raises ValueError for scores that are NaN or +inf."""
-    flat = scores.ravel()
-    if np.isnan(flat).any() or np.isposinf(flat).any():
-        raise ValueError("acquisition scores are not finite")
-    free = np.flatnonzero(~np.isneginf(flat))
-    if len(free) < n:
-        warnings.warn(f"{name}: only {len(free)} pixels are left to ask for, not {n}", stacklevel=2)
-    values, keys = flat[free], rng.random(len(flat))[free]
-    pool = min(max(n, round(top_n_percent * len(flat))), len(free))
-    n = min(n, len(free))
-    if top_n_percent == 0:
-        chosen = _highest(values, n, keys)
-    elif reverse_order:
-        drawn = _smallest(keys, pool)
-        chosen = drawn[_highest(values[drawn], n, keys[drawn])]
-    else:
-        top = np.arange(len(free)) if pool == len(free) else _top(values, pool, keys)
-        chosen = top[_smallest(keys[top], n)]
-    return np.stack(np.unravel_index(free[chosen], scores.shape), axis=1).astype(np.int64)
-
-
-def _top(values: np.ndarray, n: int, keys: np.ndarray) -> np.ndarray:
-    """Indices of the `n` highest values, in no order; among equals those of smaller key."""
-    if n == 0:
-        return np.zeros(0, np.int64)
-    threshold = np.partition(values, len(values) - n)[len(values) - n]
-    above, equal = np.flatnonzero(values > threshold), np.flatnonzero(values == threshold)
-    return np.concatenate([above, equal[np.argsort(keys[equal])[:n - len(above)]]])
-
-
-def _highest(values: np.ndarray, n: int, keys: np.ndarray) -> np.ndarray:
-    """The same, highest first; the smaller key goes first among equals."""
-    top = _top(values, n, keys)
-    return top[np.lexsort((keys[top], -values[top]))]
-
-
-def _smallest(keys: np.ndarray, n: int) -> np.ndarray:
-    """Indices of the `n` smallest keys, smallest first."""
-    found = np.argpartition(keys, n)[:n] if n < len(keys) else np.arange(len(keys))
-    return found[np.argsort(keys[found], kind="stable")]
-
 
 def initial_query(split: LoadedSplit, *, n: int, excluded: Sequence[np.ndarray],
                   seed: int) -> Query:
@@ -136,10 +89,17 @@ def next_query(network: nn.Module, split: LoadedSplit, *, predictor: Predictor,
                strategy: str, n: int, top_n_percent: float, reverse_order: bool,
                excluded: Sequence[np.ndarray], seed: int, round_index: int,
                use_mc_dropout: bool = False, mc_n_steps: int = MC_N_STEPS,
-               vote_type: str = VOTE_TYPE) -> tuple[Query, np.ndarray]:
+               vote_type: str = VOTE_TYPE, ask_balance: float = 0.0, min_distance: float = 0.0,
+               allocate: str = "image", class_counts: np.ndarray | None = None,
+               asked: Sequence[np.ndarray] | None = None) -> tuple[Query, np.ndarray]:
     """Choose `n` pixels an image by the network's uncertainty, never an `excluded` one (bool
     `(H, W)` for each image). Also returns the entropy in nats at the chosen pixels, `(K,)`. Of
     several processes each looks at the predictor's share of the images; all get the whole query.
+
+    ask_balance: the power by which a pixel counts less the more labels, `class_counts` `(C,)`, the
+        class predicted there has already; see utils.selection.
+    min_distance: of pixels, also from those of `asked`, (y, x) `(m, 2)` for each image.
+    allocate: of ALLOCATIONS: n for each image, or n on average.
 
     use_mc_dropout: ask a committee, `mc_n_steps` passes with dropout, whose distribution is the
         `vote_type` of VOTE_TYPES. Predictions, probabilities and entropies are then those of the
@@ -150,21 +110,30 @@ def next_query(network: nn.Module, split: LoadedSplit, *, predictor: Predictor,
     else:
         predicted = _predictions(network, split, predictor)
 
-    def choose(index: int, position: int, scores: Download) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels of an image `(n, 2)`, and their scores."""
+    weights = rarity(class_counts, power=ask_balance) if ask_balance else None
+    most = most_of_an_image(allocate, n=n)
+
+    def choose(index: int, position: int, scores: Download,
+               predictions: Download | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Pixels of an image `(n, 2)`, their scores, and the `quantiles` of all scores."""
         name = split.names[index]
         of_image = np.where(excluded[index], -np.inf, scores.numpy()[position])
+        ranked = of_image
+        if predictions is not None:
+            ranked = favouring_rare(of_image, predictions.numpy()[position], weights)
         try:
-            pixels = select_pixels(of_image, n=n, top_n_percent=top_n_percent, name=name,
-                                   reverse_order=reverse_order,
-                                   rng=random_generator(seed, "query", round_index, name))
+            pixels = select_pixels(
+                ranked, n=max(n, min(most, int((~excluded[index]).sum()))), name=name,
+                top_n_percent=top_n_percent, reverse_order=reverse_order, min_distance=min_distance,
+                asked=None if asked is None else asked[index],
+                rng=random_generator(seed, "query", round_index, name))
         except ValueError as error:
             raise InputError(f"{name}: {error}; did the training diverge? Try a smaller "
                              "--lr") from error
-        return pixels, of_image[tuple(pixels.T)]
+        return pixels, of_image[tuple(pixels.T)], quantiles(of_image) if most > n else np.zeros(0)
 
     n_ours = len(range(len(split))[predictor.share[0]::predictor.share[1]])
-    chosen: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    chosen: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
     said: list[Tensor] = []  # on the device until the end
     with (warnings_to_main(), ThreadPoolExecutor(_n_threads()) as pool,
           Progress(n_ours, f"query {round_index}", unit="image") as progress):
@@ -181,7 +150,10 @@ def next_query(network: nn.Module, split: LoadedSplit, *, predictor: Predictor,
             seeds = [seed_of(seed, "acquisition", round_index, split.names[i]) for i in batch]
             scores = Download(_scores(strategy, probabilities, committee, vote_type=vote_type,
                                       seeds=seeds))
-            choices = [pool.submit(choose, index, position, scores)
+            predictions = None
+            if weights is not None:
+                predictions = Download(probabilities.argmax(dim=1).byte())
+            choices = [pool.submit(choose, index, position, scores, predictions)
                        for position, index in enumerate(batch.tolist())]
             if waiting is not None:
                 finish(*waiting)
@@ -189,8 +161,10 @@ def next_query(network: nn.Module, split: LoadedSplit, *, predictor: Predictor,
         if waiting is not None:
             finish(*waiting)
     found = gathered(_per_image(chosen, said))
+    numbers = ALLOCATIONS[allocate](np.stack([found[i][0] for i in range(len(split))]), n=n,
+                                    top_n_percent=top_n_percent)
     pixels, scores, predictions, probabilities, entropies = (
-        [found[index][column] for index in range(len(split))] for column in range(5))
+        [found[i][column][:number] for i, number in enumerate(numbers)] for column in range(1, 6))
     query = Query(names=split.names, sizes=split.sizes, pixels=pixels, strategy=strategy, seed=seed,
                   scores=scores, predictions=predictions, probabilities=probabilities)
     return query, np.concatenate(entropies)
@@ -231,14 +205,14 @@ def _said_at(probabilities: Tensor, pixels: Sequence[np.ndarray]) -> Tensor:
     return torch.stack([prediction.float(), probability, entropy(there)])
 
 
-def _per_image(chosen: dict[int, tuple[np.ndarray, np.ndarray]], said: Sequence[Tensor]
-               ) -> dict[int, tuple[np.ndarray, ...]]:
-    """Each image's pixels, scores, classes, their probabilities and entropies, of what was chosen
-    and said in the same order."""
+def _per_image(chosen: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]],
+               said: Sequence[Tensor]) -> dict[int, tuple[np.ndarray, ...]]:
+    """Each image's `quantiles`, and its pixels' places, scores, classes, their probabilities and
+    entropies, of what was chosen and said in the same order."""
     of_all, start, found = torch.cat(said, dim=1).cpu().numpy() if said else None, 0, {}
-    for index, (pixels, scores) in chosen.items():
+    for index, (pixels, scores, of_scores) in chosen.items():
         prediction, *rest = of_all[:, start:start + len(pixels)]
-        found[index] = pixels, scores, prediction.astype(np.int64), *rest
+        found[index] = of_scores, pixels, scores, prediction.astype(np.int64), *rest
         start += len(pixels)
     return found
 
@@ -283,13 +257,18 @@ def run(args: argparse.Namespace) -> int:
                                    cache=Cache(device=device, n_processes=local_world_size(),
                                                **cache_kwargs(args)))
     masks = void_masks(split) if args.exclude_void else empty_masks(split)
+    asked = [np.zeros((0, 2), np.int64)] * len(split)
     for path in [*earlier_queries(args.checkpoint), *args.exclude]:
         earlier = read_query(path, names=split.names, sizes=split.sizes)
-        masks = excluding(masks, earlier.pixels)
+        asked = [np.concatenate(pixels) for pixels in zip(asked, earlier.pixels, strict=True)]
+    masks = excluding(masks, asked)
+    counts = None
+    if asking.get("ask_balance"):
+        counts = _answered(args.checkpoint, split, n_classes=len(model.config["classes"]))
     query, _ = next_query(
         model.network, split, predictor=model.predictor(batch_size=args.batch_size),
         excluded=masks, seed=model.config["seed"] if args.seed is None else args.seed,
-        round_index=model.config["round"] + 1, **asking)
+        round_index=model.config["round"] + 1, class_counts=counts, asked=asked, **asking)
     if not is_main():
         return 0
     beside = Path() if is_remote(args.checkpoint) else Path(args.checkpoint).parent
@@ -299,6 +278,18 @@ def run(args: argparse.Namespace) -> int:
         print(notice, file=sys.stderr)
     print(f"{query.n_pixels} pixels of {len(split)} images: {folder}")
     return 0
+
+
+def _answered(checkpoint: str | Path, split: LoadedSplit, *, n_classes: int) -> np.ndarray:
+    """How many labels each class has in the rounds of the checkpoint's run, `(C,)`. Raises
+    InputError if they are not beside it."""
+    paths = [path.with_name("labels.csv") for path in earlier_queries(checkpoint)]
+    if not paths:
+        raise InputError(f"{checkpoint}: its run's answers (labels.csv) are not beside it, and "
+                         "classes are asked by how many they have; give --ask_balance 0")
+    points = concatenate([read_labels(path, names=split.names, sizes=split.sizes,
+                                      n_classes=n_classes) for path in paths])
+    return class_counts(points.label, n_classes=n_classes)
 
 
 def earlier_queries(checkpoint: str | Path) -> list[Path]:

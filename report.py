@@ -64,7 +64,7 @@ def unusual_flags(recorded: dict) -> list[tuple[str, str]]:
         ignored |= ABOUT_POINTS - {"n_pixels_by_us"}
     found = [(name, _text(value)) for name, value in recorded.items()
              if name in usual and name not in ignored and value != usual[name]]
-    if network != flags.train_parser().get_default("network_name"):
+    if network != flags.train_parser(flags.CHANGES).get_default("network_name"):
         found.insert(0, ("network_name", str(network)))
     return found
 

@@ -52,7 +52,7 @@ from utils.experiment import Experiment
 from utils.files import read_json, write_json
 from utils.flags import DIR_ROOT
 from utils.inference import Predictor
-from utils.losses import CrossEntropy, balanced
+from utils.losses import CrossEntropy, balanced, class_counts
 from utils.machine import describe_machine
 from utils.plots import save_curve
 from utils.round_training import RoundTraining
@@ -216,11 +216,12 @@ class ActiveLearning:
     def _choose(self, r: int) -> None:
         folder, split = self._folder(r), self._experiment.train
         earlier = concatenate(self._answered)
+        asked = earlier.by_image(len(split))
         network = None if r == 0 else self._fit(r - 1).network
         start = time.perf_counter()
-        excluded = excluding(self._labeller.never_asked(split),
-                             earlier.by_image(len(split)))
-        query, entropies = self._query(r, network, excluded)
+        excluded = excluding(self._labeller.never_asked(split), asked)
+        query, entropies = self._query(r, network, excluded=excluded, asked=asked,
+                                       labels=earlier.label)
         if not is_main():
             return
         write_json(folder / "query_stats.json", query_statistics(
@@ -229,12 +230,16 @@ class ActiveLearning:
         if notice:
             print(notice, file=sys.stderr)
 
-    def _query(self, r: int, network: nn.Module | None,
-               excluded: Sequence[np.ndarray]) -> tuple[Query, np.ndarray | None]:
+    def _query(self, r: int, network: nn.Module | None, *, excluded: Sequence[np.ndarray],
+               asked: Sequence[np.ndarray],
+               labels: np.ndarray) -> tuple[Query, np.ndarray | None]:
         experiment, split = self._experiment, self._experiment.train
         if network is not None:
             return next_query(network, split, predictor=experiment.predictor, excluded=excluded,
-                              seed=experiment.seed, round_index=r, **self._asking)
+                              seed=experiment.seed, round_index=r, asked=asked,
+                              class_counts=class_counts(labels,
+                                                        n_classes=experiment.spec.n_classes),
+                              **self._asking)
         if self._init_query is not None:
             return read_query(self._init_query, names=split.names, sizes=split.sizes), None
         return initial_query(split, n=self._n_init_pixels, excluded=excluded,
@@ -273,7 +278,7 @@ def run(args: argparse.Namespace) -> int:
     labeller = LABELLERS[args.labeller](classes=spec, **flags.annotator_kwargs(args))
     experiment = build_experiment(args, folder, spec=spec, with_labels=labeller.reads_truth)
     tracking = Tracking(args.tracker, run=folder, flags=recorded, class_names=spec.class_names,
-                        n_epochs=args.n_epochs)
+                        n_epochs=experiment.n_epochs)
 
     def open_run() -> MetricsTable:
         if args.overwrite and folder.exists():
@@ -349,8 +354,8 @@ def build_experiment(args: argparse.Namespace, folder: Path, *, spec: DatasetSpe
     if args.compile and device.type == "cuda" and splitting.world_size * splitting.n_pieces > 1:
         raise InputError("--compile on a GPU is for one process and --grad_accum 1; leave it out")
     if args.compile and args.teacher and device.type == "cuda":
-        raise InputError("--compile on a GPU records a step, and --teacher's weight grows from step "
-                         "to step; leave one of them out")
+        raise InputError("--compile on a GPU records a step, and --teacher's weight grows from "
+                         "step to step; leave one of them out")
     network = flags.network_kwargs(args, n_classes=spec.n_classes)
     trial = build_network(**network)
     with main_first():
@@ -385,7 +390,9 @@ def build_experiment(args: argparse.Namespace, folder: Path, *, spec: DatasetSpe
         fresh_network=fresh_network,
         augmentation=Augmentation(**flags.augmentation_kwargs(args, canvas=train.canvas)),
         optimizer=flags.optimizer_kwargs(args), schedule=args.schedule,
-        batch_size=args.batch_size, splitting=splitting, n_epochs=args.n_epochs,
+        batch_size=args.batch_size, splitting=splitting,
+        n_epochs=max(args.n_epochs, -(-args.min_steps // n_batches(
+            len(train), args.batch_size, smallest=splitting.smallest_batch))),
         eval_interval=args.eval_interval, seed=args.seed,
         config={"dataset": spec.to_dict(), "downsample": args.downsample, "network": network,
                 "mean": list(args.mean), "std": list(args.std), "n_images": args.n_images,

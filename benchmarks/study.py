@@ -60,8 +60,8 @@ from utils.table import report
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
 # Flags that a run's name shows.
 _IN_NAME = frozenset({"dataset_name", "downsample", "network_name", "backbone", "query_strategy",
-                      "n_pixels_by_us", "top_n_percent", "seed", "suffix", "debug"})
-_CHOOSES_RECIPE = ("--dataset_name", "--p_dataset_config", "--network_name")
+                      "n_pixels_by_us", "top_n_percent", "recipe", "seed", "suffix", "debug"})
+_CHOOSES_RECIPE = ("--dataset_name", "--p_dataset_config", "--network_name", "--recipe")
 _LONG = {"-qs": "--query_strategy"}
 
 

@@ -4,6 +4,7 @@ args.py."""
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 from datasets import DATASET_NAMES
@@ -17,6 +18,7 @@ from utils.contradictions import JUDGES, SCORES
 from utils.export import EXPORTS
 from utils.optimisation import OPTIMIZERS, SCHEDULES
 from utils.parsing import Parser, fraction, integer, known, named, non_negative, positive
+from utils.selection import ALLOCATIONS
 from utils.teacher import TARGETS
 from utils.tiles import TILE_STRIDE
 from utils.tracking import TRACKERS
@@ -26,9 +28,12 @@ DIR_ROOT = Path(__file__).resolve().parents[1]
 WEIGHT_TYPES = ("random", *RELEASES)
 
 
-def train_parser() -> Parser:
-    """The flags of train.py; None is what the dataset's recipe says."""
+def train_parser(recipes: Iterable[str]) -> Parser:
+    """The flags of train.py; None is what the recipe says, of which `recipes` are the names."""
     parser = Parser(description="Rounds of asking for a few pixels an image and training on them.")
+    parser.add_argument("--recipe", type=named("recipe", recipes), default="paper",
+                        help=f"{known(recipes)}: the paper's settings, or what gave better "
+                             "networks with the same pixels; flags win over both")
     group = parser.add_argument_group("data")
     group.add_argument("--dataset_name", type=named("dataset", DATASET_NAMES),
                        help=known(DATASET_NAMES))
@@ -101,6 +106,9 @@ def train_parser() -> Parser:
 
     group = parser.add_argument_group("training")
     group.add_argument("--n_epochs", type=integer(1))
+    group.add_argument("--min_steps", type=integer(0), default=0, metavar="N",
+                       help="train for more epochs where --n_epochs are fewer steps than this, "
+                            "as with few images")
     group.add_argument("--batch_size", type=integer(1),
                        help="images a step, of all processes together; at least 2 for each and "
                             "each of --grad_accum, for batch norm")
@@ -181,6 +189,16 @@ def _add_asking(group: argparse._ActionsContainer, *, n_pixels_help: str = "") -
                             "0: take the most uncertain ones")
     group.add_argument("--reverse_order", action="store_true",
                        help="draw that fraction first, then take the most uncertain of it")
+    group.add_argument("--ask_balance", type=non_negative, default=0.0, metavar="POWER",
+                       help="ask more where a rare class is predicted: the pixel's rank in its "
+                            "image times the number of labels that class has, to the power of "
+                            "minus this")
+    group.add_argument("--min_distance", type=non_negative, default=0.0, metavar="PIXELS",
+                       help="do not ask nearer than this to another asked pixel")
+    group.add_argument("--allocate", type=named("allocation", ALLOCATIONS), default="image",
+                       help="image: as many pixels of each image; global: more of the images "
+                            "with more of the data set's most uncertain pixels, from a quarter "
+                            "to four times as many")
     group.add_argument("--use_mc_dropout", action="store_true",
                        help="ask a committee: passes of the network with dropout active")
     group.add_argument("--mc_n_steps", type=integer(1), default=MC_N_STEPS,
@@ -215,7 +233,8 @@ def query_parser() -> Parser:
                              "address")
     _add_asking(parser)
     parser.set_defaults(query_strategy=None, top_n_percent=None, reverse_order=None,
-                        use_mc_dropout=None, mc_n_steps=None, vote_type=None)
+                        ask_balance=None, min_distance=None, allocate=None, use_mc_dropout=None,
+                        mc_n_steps=None, vote_type=None)
     parser.add_argument("--seed", type=integer(0))
     parser.add_argument("--exclude", nargs="+", default=[], metavar="FILE",
                         help="query.json or query.npy files whose pixels are not asked again, "

@@ -16,23 +16,25 @@ from utils.files import read_csv, read_json, write_csv, write_json
 from utils.version import VERSION, git_commit
 
 # Flags that say where and how to compute, not what: they may differ when a run is continued.
-# `weights` and `p_dataset_config` are compared by the files' content instead. `compile` rounds
-# otherwise, as another device does, but computes the same.
+# `weights` and `p_dataset_config` are compared by the files' content instead, `recipe` by the flags
+# it stands for. `compile` rounds otherwise, as another device does, but computes the same.
 NOT_THE_EXPERIMENT = frozenset({
     "dir_root", "dir_dataset", "dir_checkpoints", "dir_cache", "cache", "device", "n_workers",
     "eval_batch_size", "max_budget", "max_mask_gb", "overwrite", "weights", "dir_annotations",
-    "on_conflict", "allow_partial", "p_dataset_config", "compile", "tracker",
+    "on_conflict", "allow_partial", "p_dataset_config", "compile", "tracker", "recipe",
 })
 _LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "pillow")
 
 
 def run_name(flags: dict) -> str:
-    """`{dataset}[_d{downsample}]_{network}_{backbone}_{strategy}_{n}_p{top}_{seed}[_{suffix}]`."""
+    """`{dataset}[_d{downsample}]_{network}_{backbone}_{strategy}_{n}_p{top}[_{recipe}]_{seed}
+    [_{suffix}]`."""
     asking = ("{query_strategy}_{n_pixels_by_us}_p{top_n_percent:g}".format(**flags)
               if flags["n_pixels_by_us"] else "full")
     return "_".join([
         flags["dataset_name"], *([f"d{flags['downsample']}"] if flags["downsample"] > 1 else []),
-        flags["network_name"], flags["backbone"], asking, str(flags["seed"]),
+        flags["network_name"], flags["backbone"], asking,
+        *([flags["recipe"]] if flags.get("recipe", "paper") != "paper" else []), str(flags["seed"]),
         *([flags["suffix"]] if flags["suffix"] else []), *(["debug"] if flags["debug"] else []),
     ])
 
