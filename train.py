@@ -5,21 +5,18 @@ from __future__ import annotations
 
 import argparse
 import functools
-import itertools
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 import args as flags
 from datasets import DatasetSpec
 from datasets.augment import Augmentation
-from datasets.batches import Batch, Splitting, n_batches
+from datasets.batches import Splitting, n_batches
 from datasets.caches import Cache
 from datasets.labellers import LABELLERS, Labeller, WaitingForLabels, void_masks
 from datasets.loading import load_both
@@ -31,28 +28,26 @@ from networks import build_network
 from networks.weights import load_backbone_weights, pretrained_weights
 from query import ACQUISITIONS, excluding, initial_query, next_query
 from utils.acquisition import needs
-from utils.batch_norm import train_mode, with_sync_bn
+from utils.batch_norm import with_sync_bn
 from utils.compiling import compiled
 from utils.device import select_autocast, select_device
 from utils.distributed import (
     from_main,
     is_main,
-    is_parallel,
     local_world_size,
     main_first,
     process_group,
     rank,
-    sum_over_ranks,
-    without_exchange,
     world_size,
 )
 from utils.dropout import active_dropout
+from utils.epoch import backward, forward_of, train_one_epoch
 from utils.errors import InputError, run_program
 from utils.experiment import Experiment
 from utils.files import read_json, write_json
 from utils.flags import DIR_ROOT
 from utils.inference import Predictor
-from utils.losses import CrossEntropy, balanced, class_counts
+from utils.losses import balanced, class_counts
 from utils.machine import describe_machine
 from utils.plots import save_curve
 from utils.round_training import RoundTraining
@@ -67,70 +62,9 @@ from utils.runs import (
     with_digests,
 )
 from utils.statistics import answer_statistics, query_statistics
-from utils.teacher import Teacher
 from utils.tracking import Tracking, check_tracker
 
 WAITING = 3  # exit code: a person has to answer before it goes on
-
-
-def forward_of(autocast: Callable[[], AbstractContextManager], *,
-               at_all: bool = False) -> Callable[..., Tensor]:
-    """The forward pass of training, under `autocast`; `at_all`: see `network(x, points)`."""
-    def forward(network: nn.Module, images: Tensor, points: Tensor | None = None,
-                statistics_points: Tensor | None = None) -> Tensor:
-        with autocast():
-            if points is None:
-                return network(images)
-            return network(images, points, statistics_points=statistics_points, at_all=at_all)
-
-    return forward
-
-
-def train_one_epoch(network: nn.Module, batches: Iterable[Batch], *,
-                    optimizer: torch.optim.Optimizer,
-                    schedule: torch.optim.lr_scheduler.LRScheduler,
-                    backward: Callable[..., Tensor], forward: Callable[..., Tensor],
-                    step_done: Callable[[Tensor], None], loss: CrossEntropy,
-                    teacher: Teacher | None = None, n_pieces: int = 1,
-                    freeze_bn: bool = False) -> float:
-    """Mean loss of the epoch; `forward` as `forward_of` returns it, called by `backward` as the
-    function below does; `step_done` is called after each step with its loss, still on the device.
-
-    A step is made of `n_pieces` batches in a row, and of those of all processes: its loss is the
-    (weighted) mean over the labelled positions in all of them, and what a `teacher` adds."""
-    train_mode(network, freeze_bn=freeze_bn)
-    batches, losses = iter(batches), []
-    while pieces := list(itertools.islice(batches, n_pieces)):
-        weights = [loss.weight_of(batch.labels, ignore_index=batch.ignore_index)
-                   for batch in pieces]
-        total = sum_over_ranks(sum(weights[1:], start=weights[0]))
-        part = functools.partial(backward, network, total=total, forward=forward, loss=loss,
-                                 teacher=teacher, n_pieces=len(pieces))
-        optimizer.zero_grad()
-        with without_exchange(network):
-            parts = [part(batch) for batch in pieces[:-1]]
-        parts.append(part(pieces[-1]))
-        optimizer.step()
-        schedule.step()
-        losses.append(sum(parts[1:], start=parts[0]))
-        step_done(losses[-1])
-    return (sum_over_ranks(torch.stack(losses).mean()) / world_size()).item()
-
-
-def backward(network: nn.Module, batch: Batch, total: Tensor, *, forward: Callable[..., Tensor],
-             loss: CrossEntropy, teacher: Teacher | None = None, n_pieces: int = 1) -> Tensor:
-    """Adds the gradient of a batch's part of a mean over positions of weight `total` in all; that
-    part. Both times the number of processes, over which they are averaged later."""
-    logits = forward(network, batch.images, batch.points, batch.statistics_points)
-    if teacher:
-        logits, drawn = logits.tensor_split([batch.points.shape[1]], dim=1)
-    part = loss(logits, batch.labels, ignore_index=batch.ignore_index, total=total)
-    if is_parallel():
-        part = world_size() * part
-    if teacher:
-        part = part + teacher.loss(batch, drawn) / n_pieces
-    part.backward()
-    return part.detach()
 
 
 class ActiveLearning:
