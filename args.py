@@ -15,6 +15,7 @@ from utils.acquisition import ACQUISITIONS, MC_N_STEPS, VOTE_TYPE, needs
 from utils.errors import InputError
 from utils.flags import WEIGHT_TYPES, predict_parser, query_parser, train_parser
 from utils.parsing import Parser
+from utils.run_groups import ABOUT_POINTS
 from utils.runs import run_name
 from utils.segmenter import SIZES
 from utils.tiles import TILE_STRIDE
@@ -63,7 +64,7 @@ RECIPES: dict[str, dict] = {
 CHANGES: dict[str, dict] = {
     "paper": {},
     # Chosen on a part of CamVid's training images (README).
-    "plus": dict(class_balance=0.5, schedule="poly"),
+    "plus": dict(class_balance=0.5, schedule="poly", backbone_lr_factor=1.0, ema=0.998),
 }
 
 _NOT_GIVEN = object()
@@ -113,10 +114,16 @@ def _recipe(parser: Parser, args: argparse.Namespace) -> dict:
         args.dataset_name = dataset.spec.name
         recipe = RECIPES["own"] | {"dir_dataset": str(dataset.root)}
         own, where = dataset.flags, f"{args.p_dataset_config}, flags"
-    unknown = (recipe.keys() | own.keys()) - vars(args).keys()
-    if unknown:
-        raise InputError(f"{where}: {', '.join(sorted(unknown))} is no flag of train.py")
-    return recipe | CHANGES[args.recipe] | parser.parse_values(own, where=where)
+    changes = CHANGES[args.recipe]
+    for values, place in ((recipe | own, where), (changes, f"CHANGES[{args.recipe!r}] in args.py")):
+        if unknown := values.keys() - vars(args).keys():
+            raise InputError(f"{place}: {', '.join(sorted(unknown))} is no flag of train.py")
+    own = parser.parse_values(own, where=where)
+    n_pixels = (recipe | own)["n_pixels_by_us"] if args.n_pixels_by_us is None else \
+        args.n_pixels_by_us
+    if n_pixels == 0:
+        changes = {name: value for name, value in changes.items() if name not in ABOUT_POINTS}
+    return recipe | changes | own
 
 
 def spec_of(args: argparse.Namespace) -> DatasetSpec:

@@ -44,6 +44,25 @@ def test_every_dataset_has_a_recipe_whose_keys_are_flags() -> None:
         assert {flag for flag, value in parsed.items() if value is None} <= optional
 
 
+def test_plus_changes_the_recipe_and_flags_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(args.CHANGES, "plus", dict(class_balance=0.5, ema=0.9, teacher=1.0))
+    plus = parse("--recipe", "plus", "--ema", "0.5")
+    assert (plus.class_balance, plus.ema, plus.teacher) == (0.5, 0.5, 1.0)
+    changed = {name for name, value in vars(parse()).items() if value != vars(plus)[name]}
+    assert changed == {"recipe", "class_balance", "ema", "teacher"}
+    # What is about points alone is not for full masks.
+    full = parse("--recipe", "plus", "--n_pixels_by_us", "0")
+    assert (full.class_balance, full.ema, full.teacher) == (0.5, 0.9, 0.0)
+
+
+def test_every_change_is_of_flags(monkeypatch: pytest.MonkeyPatch) -> None:
+    for recipe in args.CHANGES:
+        assert args.CHANGES[recipe].items() <= vars(parse("--recipe", recipe)).items()
+    monkeypatch.setitem(args.CHANGES, "plus", {"emma": 0.9})
+    with pytest.raises(InputError, match=r"CHANGES\['plus'\] in args.py: emma is no flag"):
+        parse("--recipe", "plus")
+
+
 def test_weight_type_can_be_a_file(tmp_path: Path) -> None:
     path = tmp_path / "moco.pth.tar"
     path.touch()
@@ -86,6 +105,7 @@ def test_the_demos_grid_is_small() -> None:
     (("-qs", "entropy", "--backbone", "resnet50", "--n_pixels_by_us", "5"),
      "camvid_deeplab_resnet50_entropy_5_p0.05_0"),
     (("--n_pixels_by_us", "0"), "camvid_deeplab_mobilenetv2_full_0"),
+    (("--recipe", "plus"), "camvid_deeplab_mobilenetv2_margin_sampling_10_p0.05_plus_0"),
 ])
 def test_experiment_name(argv: tuple[str, ...], name: str) -> None:
     assert args.experiment_name(parse(*argv)) == name
@@ -114,6 +134,10 @@ def test_experiment_name(argv: tuple[str, ...], name: str) -> None:
     (("--reverse_order", "--top_n_percent", "0"), "none are drawn"),
     (("--scale", "2", "0.5"), "MIN is above MAX"),
     (("--n_pixel", "3"), "unrecognized arguments"),
+    (("--recipe", "minus"), "unknown recipe 'minus'; choose from paper, plus"),
+    (("--allocate", "class"), "unknown allocation 'class'; choose from image, global"),
+    (("--n_pixels_by_us", "0", "--ask_balance", "1"), "--ask_balance has no meaning"),
+    (("--teacher", "1"), "--teacher is an average of the weights: give --ema"),
 ])
 def test_bad_flags_are_one_clear_line(argv: tuple[str, ...], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
