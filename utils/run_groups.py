@@ -20,8 +20,8 @@ BUDGETS = {"per_image": "labelled pixels per image", "total": "labelled pixels i
 # Flags that only concern points: a run on full masks has them without using them.
 ABOUT_POINTS = frozenset({
     "n_init_pixels", "n_pixels_by_us", "max_budget", "query_strategy", "top_n_percent",
-    "reverse_order", "labeller", "init_query", "use_mc_dropout", "mc_n_steps", "vote_type",
-    "label_noise", "label_noise_redraw",
+    "reverse_order", "labeller", "init_query", "use_mc_dropout", "mc_n_steps", "mc_layers",
+    "vote_type", "temperature", "label_noise", "label_noise_redraw",
 })
 # What a run does from its second round on: its first does not depend on these.
 AFTER_THE_FIRST = ABOUT_POINTS - {"n_init_pixels", "labeller", "init_query"}
