@@ -166,10 +166,7 @@ def _check(args: argparse.Namespace, given: set[str]) -> None:
         if useless:
             raise InputError(f"--{useless[0]} has no meaning without --labeller human")
     if args.n_pixels_by_us == 0:
-        useless = sorted(given & {"n_init_pixels", "max_budget", "query_strategy", "top_n_percent",
-                                  "reverse_order", "labeller", "init_query", "use_mc_dropout",
-                                  "mc_n_steps", "vote_type", "label_noise", "teacher",
-                                  "ask_balance", "min_distance", "allocate"})
+        useless = sorted(given & (ABOUT_POINTS - {"n_pixels_by_us"}))
         if useless:
             raise InputError(f"--{useless[0]} has no meaning with --n_pixels_by_us 0 (full masks)")
         return
@@ -184,7 +181,7 @@ def _check(args: argparse.Namespace, given: set[str]) -> None:
 
 def check_asking(*, strategy: str, reverse_order: bool, top_n_percent: float,
                  use_mc_dropout: bool = False, mc_n_steps: int = MC_N_STEPS,
-                 vote_type: str = VOTE_TYPE, **_: object) -> None:
+                 mc_layers: str = "all", vote_type: str = VOTE_TYPE, **_: object) -> None:
     """Raises InputError for a combination without a meaning, and for a checkpoint's strategy that
     is not there."""
     if reverse_order and top_n_percent == 0:
@@ -201,6 +198,7 @@ def check_asking(*, strategy: str, reverse_order: bool, top_n_percent: float,
     if "committee" in needs(strategy):
         raise InputError(f"--query_strategy {strategy} asks a committee: give --use_mc_dropout")
     for flag, value, default in (("mc_n_steps", mc_n_steps, MC_N_STEPS),
+                                 ("mc_layers", mc_layers, "all"),
                                  ("vote_type", vote_type, VOTE_TYPE)):
         if value != default:
             raise InputError(f"--{flag} {value} has no meaning without --use_mc_dropout")
@@ -326,8 +324,9 @@ def asking_kwargs(args: argparse.Namespace) -> dict:
     return dict(strategy=args.query_strategy, n=args.n_pixels_by_us,
                 top_n_percent=args.top_n_percent, reverse_order=args.reverse_order,
                 use_mc_dropout=args.use_mc_dropout, mc_n_steps=args.mc_n_steps,
-                vote_type=args.vote_type, ask_balance=args.ask_balance,
-                min_distance=args.min_distance, allocate=args.allocate)
+                mc_layers=args.mc_layers, vote_type=args.vote_type, temperature=args.temperature,
+                ask_balance=args.ask_balance, min_distance=args.min_distance,
+                allocate=args.allocate)
 
 
 def experiment_name(args: argparse.Namespace) -> str:

@@ -89,26 +89,28 @@ def next_query(network: nn.Module, split: LoadedSplit, *, predictor: Predictor,
                strategy: str, n: int, top_n_percent: float, reverse_order: bool,
                excluded: Sequence[np.ndarray], seed: int, round_index: int,
                use_mc_dropout: bool = False, mc_n_steps: int = MC_N_STEPS,
-               vote_type: str = VOTE_TYPE, ask_balance: float = 0.0, min_distance: float = 0.0,
-               allocate: str = "image", class_counts: np.ndarray | None = None,
+               mc_layers: str = "all", vote_type: str = VOTE_TYPE, temperature: float = 1.0,
+               ask_balance: float = 0.0, min_distance: float = 0.0, allocate: str = "image",
+               class_counts: np.ndarray | None = None,
                asked: Sequence[np.ndarray] | None = None) -> tuple[Query, np.ndarray]:
     """Choose `n` pixels an image by the network's uncertainty, never an `excluded` one (bool
     `(H, W)` for each image). Also returns the entropy in nats at the chosen pixels, `(K,)`. Of
     several processes each looks at the predictor's share of the images; all get the whole query.
 
+    use_mc_dropout: ask a committee, `mc_n_steps` passes with dropout in `mc_layers` of MC_LAYERS,
+        whose distribution is the `vote_type` of VOTE_TYPES. Predictions, probabilities and
+        entropies are then those of the passes' mean, whatever the vote type.
+    temperature: all logits are divided by it.
     ask_balance: the power by which a pixel counts less the more labels, `class_counts` `(C,)`, the
         class predicted there has already; see utils.selection.
     min_distance: of pixels, also from those of `asked`, (y, x) `(m, 2)` for each image.
-    allocate: of ALLOCATIONS: n for each image, or n on average.
-
-    use_mc_dropout: ask a committee, `mc_n_steps` passes with dropout, whose distribution is the
-        `vote_type` of VOTE_TYPES. Predictions, probabilities and entropies are then those of the
-        passes' mean, whatever the vote type."""
+    allocate: of ALLOCATIONS: n for each image, or n on average."""
     if use_mc_dropout:
         predicted = _committees(network, split, predictor, n_passes=mc_n_steps,
+                                layers=mc_layers, temperature=temperature,
                                 key=(seed, "mc_dropout", round_index))
     else:
-        predicted = _predictions(network, split, predictor)
+        predicted = _predictions(network, split, predictor, temperature=temperature)
 
     weights = rarity(class_counts, power=ask_balance) if ask_balance else None
     most = most_of_an_image(allocate, n=n)
@@ -170,17 +172,17 @@ def next_query(network: nn.Module, split: LoadedSplit, *, predictor: Predictor,
     return query, np.concatenate(entropies)
 
 
-def _predictions(network: nn.Module, split: LoadedSplit,
-                 predictor: Predictor) -> Iterator[tuple[np.ndarray, Tensor, None]]:
+def _predictions(network: nn.Module, split: LoadedSplit, predictor: Predictor, *,
+                 temperature: float) -> Iterator[tuple[np.ndarray, Tensor, None]]:
     """Batches, on the device: image indices, probabilities `(B, C, H, W)`, no committee."""
     for batch, logits in predictor.logits(network, split, to_labels=False, exact=True):
-        yield batch, logits.softmax(dim=1), None
+        yield batch, (logits / temperature).softmax(dim=1), None
 
 
-def _committees(network: nn.Module, split: LoadedSplit, predictor: Predictor, *, n_passes: int,
-                key: Sequence[int | str]) -> Iterator[tuple[np.ndarray, Tensor, Committee]]:
+def _committees(network: nn.Module, split: LoadedSplit, predictor: Predictor,
+                **passes: object) -> Iterator[tuple[np.ndarray, Tensor, Committee]]:
     """Batches, on the device: image indices, mean probabilities `(B, C, H, W)`, the committee."""
-    for batch, committee in predictor.committees(network, split, n_passes=n_passes, key=key):
+    for batch, committee in predictor.committees(network, split, **passes):
         yield batch, committee.mean, committee
 
 

@@ -295,7 +295,7 @@ def build_experiment(args: argparse.Namespace, folder: Path, *, spec: DatasetSpe
     with main_first():
         pretrained = pretrained_weights(trial.backbone, **flags.pretrained_kwargs(args))
     if args.use_mc_dropout:
-        active_dropout(trial)
+        active_dropout(trial, args.mc_layers)
 
     def fresh_network() -> nn.Module:
         fresh = build_network(**network)

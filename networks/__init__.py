@@ -2,7 +2,9 @@
 
 A network is a module with `network(x)` -> logits `(B, C, ceil(H / 4), ceil(W / 4))`, `network(x,
 points, statistics_points=...)` -> logits `(B, P, C)`, and `network.backbone`, whose contract
-stands in networks/backbones.py; its class has an `output_stride`, the default.
+stands in networks/backbones.py; its class has an `output_stride`, the default. For committees
+`network.decode(features, size)` is what follows the backbone, in two steps: `embed(features)` and,
+from the last dropout on, `classify(embedded, size)`.
 """
 
 from __future__ import annotations

@@ -32,6 +32,9 @@ def _padded(x: Tensor) -> Tensor:
     return F.pad(x, (0, right, 0, bottom), mode="reflect" if reflects else "replicate")
 
 
+_enlarged = partial(F.interpolate, mode="bilinear", align_corners=True)
+
+
 def _without_points(points: Tensor | None) -> None:
     if points is not None:
         raise InputError("a converted checkpoint of the authors is for prediction; to train, build "
@@ -68,15 +71,20 @@ class OriginalDeepLab(DeepLabV3Plus):
     backbones = {"mobilenetv2": FixedPaddingMobileNetV2}
 
     def decode(self, features: Sequence[Tensor], size: tuple[int, int],
-               points: Tensor | None = None, *,
-               statistics_points: Tensor | None = None) -> Tensor:
+               points: Tensor | None = None, *, statistics_points: Tensor | None = None,
+               at_all: bool = False) -> Tensor:
         """-> logits `(B, C, *size)` in float32. Raises InputError if given points."""
         _without_points(points)
-        enlarge = partial(F.interpolate, mode="bilinear", align_corners=True)
+        return self.classify(self.embed(features), size)
+
+    def embed(self, features: Sequence[Tensor]) -> Tensor:
         low = features[0]  # (B, 24, h, w)
-        logits = self.decoder(low, enlarge(self.aspp(features[-1]), size=low.shape[-2:]))
-        whole = [4 * length for length in low.shape[-2:]]
-        return enlarge(logits, size=whole)[..., :size[0], :size[1]]
+        return self.decoder.embed(low, _enlarged(self.aspp(features[-1]), size=low.shape[-2:]))
+
+    def classify(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        logits = self.decoder.classify(x)
+        whole = [4 * length for length in logits.shape[-2:]]
+        return _enlarged(logits, size=whole)[..., :size[0], :size[1]]
 
 
 class PaddedResNet(ResNet):

@@ -38,14 +38,21 @@ class PointDecoder(nn.Module):
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
         """Features `(B, C_low, h, w)` and `(B, C_high, h', w')` -> logits `(B, C, h, w)`."""
+        return self.classify(self.embed(low, high))
+
+    def embed(self, low: Tensor, high: Tensor) -> Tensor:
+        """The same features -> `(B, 256, h, w)`, what the last dropout and the classifier see."""
         low = F.relu(self.project_norm(self.project(low)))
         # In float32, because on a GPU the gradients of an enlarged pixel add up here.
         high = F.interpolate(high.float(), size=low.shape[-2:], mode="bilinear",
                              align_corners=False)
         x = torch.cat([high.to(low.dtype), low], dim=1)  # (B, 256 + 48, h, w)
         x = self.dropout1(F.relu(self.norm1(self.conv1(x))))
-        x = self.dropout2(F.relu(self.norm2(self.conv2(x))))
-        return self.classifier(x).float()
+        return F.relu(self.norm2(self.conv2(x)))
+
+    def classify(self, x: Tensor) -> Tensor:
+        """What `embed` returns -> logits `(B, C, h, w)` in float32."""
+        return self.classifier(self.dropout2(x)).float()
 
     def at_points(self, low: Tensor, high: Tensor, points: Tensor,
                   statistics_points: Tensor | None = None, *, at_all: bool = False) -> Tensor:

@@ -54,9 +54,9 @@ class DeepLabV3Plus(nn.Module):
                points: Tensor | None = None, *, statistics_points: Tensor | None = None,
                at_all: bool = False) -> Tensor:
         """The same of the backbone's features of images of `size`: all that has dropout."""
-        low, high = features[0], self.aspp(features[-1])
         if points is None:
-            return self.decoder(low, high)
+            return self.classify(self.embed(features), size)
+        low, high = features[0], self.aspp(features[-1])
         if self.training and statistics_points is None:
             unit = torch.rand(len(low), N_STATISTICS_POINTS, 2, device=low.device)
             statistics_points = unit * unit.new_tensor(size) - 0.5
@@ -65,3 +65,11 @@ class DeepLabV3Plus(nn.Module):
             statistics_points = rescale_points(statistics_points, **sizes)
         return self.decoder.at_points(low, high, rescale_points(points, **sizes),
                                       statistics_points, at_all=at_all)
+
+    def embed(self, features: Sequence[Tensor]) -> Tensor:
+        """The backbone's features -> `(B, 256, h, w)`, what the last dropout sees."""
+        return self.decoder.embed(features[0], self.aspp(features[-1]))
+
+    def classify(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """What `embed` returns of images of `size` -> logits: the last dropout and what follows."""
+        return self.decoder.classify(x)

@@ -40,7 +40,7 @@ class PyramidDecoder(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """The backbone's features, finest first -> logits `(B, C, h, w)`, (h, w) of the finest."""
-        return self.classifier(self.dropout(self._summed(features))).float()
+        return self.classify(self.embed(features))
 
     def at_points(self, features: Sequence[Tensor], points: Tensor) -> Tensor:
         """Logits `(B, P, C)` at `points` `(B, P, 2)`, given as (y, x) in pixels of the finest map:
@@ -48,18 +48,22 @@ class PyramidDecoder(nn.Module):
 
         Group norm needs the mean of whole maps. So the levels are computed everywhere, and only
         dropout and the classifier are confined to the 2x2 pixels around each point."""
-        summed = self._summed(features)  # (B, 128, h, w)
+        summed = self.embed(features)  # (B, 128, h, w)
         windows = Windows(points, summed.shape[-2:], width=2)
         logits = self.classifier(self.dropout(windows.gather(summed))).float()  # (B * P, C, 2, 2)
         logits = (logits * windows.bilinear_weights).sum(dim=(2, 3))
         return logits.view(*points.shape[:2], logits.shape[1])
 
-    def _summed(self, features: Sequence[Tensor]) -> Tensor:
-        """`(B, 128, h, w)`, what the classifier sees."""
+    def embed(self, features: Sequence[Tensor]) -> Tensor:
+        """`(B, 128, h, w)`, what dropout and the classifier see."""
         pyramid = self.pyramid({str(i): level for i, level in enumerate(features)}).values()
         size = features[0].shape[-2:]
         return reduce(torch.add, (_to_size(x, stages, size=size)
                                   for x, stages in zip(pyramid, self.levels, strict=True)))
+
+    def classify(self, x: Tensor) -> Tensor:
+        """What `embed` returns -> logits `(B, C, h, w)` in float32."""
+        return self.classifier(self.dropout(x)).float()
 
 
 def _to_size(x: Tensor, stages: nn.ModuleList, *, size: tuple[int, int]) -> Tensor:
@@ -102,6 +106,14 @@ class FPN(nn.Module):
                points: Tensor | None = None) -> Tensor:
         """The same of the backbone's features of images of `size`: all that has dropout."""
         if points is None:
-            return self.decoder(features)
+            return self.classify(self.embed(features), size)
         points = rescale_points(points, size_from=size, size_to=features[0].shape[-2:])
         return self.decoder.at_points(features, points)
+
+    def embed(self, features: Sequence[Tensor]) -> Tensor:
+        """The backbone's features -> `(B, 128, h, w)`, what dropout sees."""
+        return self.decoder.embed(features)
+
+    def classify(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """What `embed` returns of images of `size` -> logits: dropout and what follows."""
+        return self.decoder.classify(x)

@@ -44,7 +44,7 @@ def generator(seed: int = 0) -> torch.Generator:
 def test_registry():
     assert {name: needs(name) for name in ACQUISITIONS} == {
         "margin_sampling": [], "least_confidence": [], "entropy": [], "random": ["generator"],
-        "vote_entropy": ["committee"], "bald": ["committee"]}
+        "vote_entropy": ["committee"], "bald": ["committee"], "balent": ["committee"]}
 
 
 @pytest.mark.parametrize("name", UNCERTAINTIES)

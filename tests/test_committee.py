@@ -145,10 +145,10 @@ def test_memory_does_not_grow_with_the_passes(n_passes):
     n_numbers, counts = 2 * n_classes * 24 * 32, []
 
     class Counting(TinyNetwork):
-        def decode(self, features: Tensor, size: tuple[int, int]) -> Tensor:
+        def classify(self, x: Tensor, size: tuple[int, int]) -> Tensor:
             counts.append(sum(type(o) is Tensor and o.numel() == n_numbers
                               for o in gc.get_objects()))
-            return super().decode(features, size)
+            return super().classify(x, size)
 
     network = Counting()
     ask(network, split, use_mc_dropout=True, mc_n_steps=n_passes)
@@ -170,6 +170,9 @@ def test_a_diverged_network_is_named_as_bad_input(how):
 @pytest.mark.parametrize(("argv", "message"), [
     (("--vote_type", "hard"), "--vote_type hard has no meaning without --use_mc_dropout"),
     (("--mc_n_steps", "5"), "--mc_n_steps 5 has no meaning without --use_mc_dropout"),
+    (("--mc_layers", "last"), "--mc_layers last has no meaning without --use_mc_dropout"),
+    (("--temperature", "0"), "'0' is not"),
+    (("-qs", "balent"), "balent asks a committee: give --use_mc_dropout"),
     (("--use_mc_dropout", "--mc_n_steps", "0"), "'0' is not an integer of at least 1"),
     (("--use_mc_dropout", "--vote_type", "loud"), "unknown vote type 'loud'; choose from soft, h"),
     (("-qs", "bald"), "bald asks a committee: give --use_mc_dropout"),
@@ -231,7 +234,8 @@ def test_training_asks_a_committee_and_the_query_script_the_same(
 
 @pytest.mark.parametrize("flags", [
     ("-qs", "bald"), ("-qs", "vote_entropy", "--mc_n_steps", "2"), ("--vote_type", "hard"),
-    ("-qs", "entropy", "--mc_n_steps", "4"), ("-qs", "random")])
+    ("-qs", "entropy", "--mc_n_steps", "4"), ("-qs", "random"), ("-qs", "balent"),
+    ("--mc_layers", "last"), ("--temperature", "3")])
 def test_the_query_script_asks_other_committees(committee_run: Path, tiny_camvid: Path,
                                                 tmp_path: Path, flags: tuple[str, ...]):
     asked = asked_by_script(committee_run, tiny_camvid, tmp_path, *flags)
@@ -243,7 +247,7 @@ def test_checkpoints_from_before_there_were_committees(committee_run: Path, tiny
                                                        tmp_path: Path):
     older = shutil.copytree(committee_run / "0_query", tmp_path / "run" / "0_query").parent
     content = torch.load(older / "0_query" / "last.pt", weights_only=True)
-    for name in ("use_mc_dropout", "mc_n_steps", "vote_type"):
+    for name in ("use_mc_dropout", "mc_n_steps", "mc_layers", "vote_type", "temperature"):
         del content["config"]["asking"][name]
     torch.save(content, older / "0_query" / "last.pt")
     plain = asked_by_script(older, tiny_camvid, tmp_path / "a")

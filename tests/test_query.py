@@ -161,8 +161,14 @@ class TinyNetwork(nn.Module):
         self.seen.append(x)
         return self.layers[:2](x)
 
+    def embed(self, features: Tensor) -> Tensor:
+        return features
+
+    def classify(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        return self.layers[2:](x)
+
     def decode(self, features: Tensor, size: tuple[int, int]) -> Tensor:
-        return self.layers[2:](features)
+        return self.classify(self.embed(features), size)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.decode(self.backbone(x), x.shape[-2:])
@@ -203,7 +209,7 @@ PLAIN = ("margin_sampling", "least_confidence", "entropy", "random")
 COMMITTEES = [
     {"use_mc_dropout": True, "mc_n_steps": 5, "strategy": strategy, "vote_type": vote_type}
     for strategy, vote_type in [*((name, "soft") for name in PLAIN), ("entropy", "hard"),
-                                ("bald", "soft"), ("vote_entropy", "soft")]]
+                                ("bald", "soft"), ("vote_entropy", "soft"), ("balent", "soft")]]
 
 
 @pytest.mark.parametrize("reverse_order", [False, True])

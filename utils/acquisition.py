@@ -11,6 +11,7 @@ than probabilities has further parameters, by these names:
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from operator import attrgetter
@@ -96,30 +97,35 @@ class Committee:
     mean: `(B, C, H, W)`, the mean of their probabilities.
     votes: `(B, C, H, W)`, the share of passes for which a class is the likeliest.
     mean_entropy: `(B, H, W)`, the mean of their entropies in nats.
+    variance: `(B, C, H, W)`, the mean squared distance of their probabilities from `mean`.
     """
 
     mean: Tensor
     votes: Tensor
     mean_entropy: Tensor
+    variance: Tensor
 
     @classmethod
     def of(cls, passes: Iterable[Tensor]) -> Committee:
         """From the probabilities `(B, C, H, W)` of each pass. Only sums are kept: the memory does
         not depend on the number of passes. Raises ValueError if there is none."""
-        n, mean, votes, mean_entropy = 0, None, None, None
+        n, mean, votes, squares, mean_entropy = 0, None, None, None, None
         for probabilities in passes:
             n, probabilities = n + 1, probabilities.float()
             if mean is None:
-                mean, votes = torch.zeros_like(probabilities), torch.zeros_like(probabilities)
+                mean, votes, squares = (torch.zeros_like(probabilities) for _ in range(3))
                 mean_entropy = torch.zeros_like(probabilities[:, 0])
             mean += probabilities
             likeliest, index = probabilities.max(dim=1, keepdim=True)
             # A vote is 1; NaN if the network has diverged, which must not look like a certain one.
             votes.scatter_add_(1, index, likeliest / likeliest)
             mean_entropy += entropy(probabilities)
+            if n > 1:  # Youngs and Cramer 1971: no difference of large sums
+                squares += (n * probabilities - mean).square_().div_(n * (n - 1))
         if n == 0:
             raise ValueError("a committee needs at least one pass")
-        return cls(mean=mean / n, votes=votes / n, mean_entropy=mean_entropy / n)
+        return cls(mean=mean / n, votes=votes / n, mean_entropy=mean_entropy / n,
+                   variance=squares / n)
 
     def of_image(self, position: int) -> Committee:
         """The same of one image of the batch, B = 1."""
@@ -149,3 +155,36 @@ def bald(probabilities: Tensor, committee: Committee) -> Tensor:
     1112.5745): the entropy of the mean minus the mean of the entropies, in [0, log C], whatever
     the vote type. High where the passes are certain of different classes."""
     return (entropy(committee.mean) - committee.mean_entropy).clamp(min=0)
+
+
+# What balent takes for zero: a variance or a distance of a mean from 0 or 1; a Beta distribution's
+# a + b, which is 0 where every pass says 0 or 1; BalEnt where its reciprocal is taken.
+_SMALLEST_MOMENT, _SMALLEST_SUM, _SMALLEST_BALENT = 1e-9, 1e-3, 1e-6
+
+
+@acquisition
+def balent(probabilities: Tensor, committee: Committee) -> Tensor:
+    """Balanced entropy (Woo 2023, arXiv 2105.14559; of pixels: arXiv 2408.01694), whatever the vote
+    type. The passes' probabilities of class i, of mean m_i and variance v_i, are taken for
+    Beta(a_i, b_i) of these moments, and the answer i makes it Beta(a_i + 1, b_i), of differential
+    entropy h_i <= 0. BalEnt = (sum_i m_i h_i + H) / (H + log 2), H the entropy of m.
+
+    The score is 1 / BalEnt, above 1, where BalEnt >= 0, else BalEnt: what is asked first is
+    undecided in a way that an answer settles; last come certain pixels, and those whose passes are
+    certain of different classes."""
+    mean = committee.mean.double()
+    h = torch.special.entr(mean).sum(dim=1)  # (B, H, W)
+    m = mean.clamp(_SMALLEST_MOMENT, 1 - _SMALLEST_MOMENT)
+    total = m * (1 - m) / committee.variance.double().clamp(min=_SMALLEST_MOMENT) - 1  # a + b
+    total = total.clamp(min=_SMALLEST_SUM)
+    gained = _beta_entropy(m * total + 1, (1 - m) * total)  # (B, C, H, W)
+    value = ((m * gained).sum(dim=1) + h) / (h + math.log(2))
+    return torch.where(value >= 0, 1 / value.clamp(min=_SMALLEST_BALENT), value)
+
+
+def _beta_entropy(a: Tensor, b: Tensor) -> Tensor:
+    """Differential entropy of Beta(a, b) in nats, at most 0; in float64, where its large terms
+    cancel."""
+    return (torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
+            - (a - 1) * torch.digamma(a) - (b - 1) * torch.digamma(b)
+            + (a + b - 2) * torch.digamma(a + b)).clamp(max=0)

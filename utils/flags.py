@@ -15,6 +15,7 @@ from networks import BACKBONES, NETWORKS, OUTPUT_STRIDES
 from networks.weights import RELEASES
 from utils.acquisition import ACQUISITIONS, MC_N_STEPS, VOTE_TYPE, VOTE_TYPES, needs
 from utils.contradictions import JUDGES, SCORES
+from utils.dropout import MC_LAYERS
 from utils.export import EXPORTS
 from utils.optimisation import OPTIMIZERS, SCHEDULES
 from utils.parsing import Parser, fraction, integer, known, named, non_negative, positive
@@ -203,9 +204,15 @@ def _add_asking(group: argparse._ActionsContainer, *, n_pixels_help: str = "") -
                        help="ask a committee: passes of the network with dropout active")
     group.add_argument("--mc_n_steps", type=integer(1), default=MC_N_STEPS,
                        help="how many passes")
+    group.add_argument("--mc_layers", choices=MC_LAYERS, default="all",
+                       help="which dropout drops in them; last: only that before the classifier, "
+                            "so that what is before it is computed once for all passes")
     group.add_argument("--vote_type", type=named("vote type", VOTE_TYPES), default=VOTE_TYPE,
                        help="the committee's distribution: soft, the mean of the probabilities, or "
                             "hard, the histogram of the passes' likeliest classes")
+    group.add_argument("--temperature", type=positive, default=1.0,
+                       help="divide the logits by this when asking, in every pass; python -m "
+                            "utils.temperature fits it")
 
 
 def _add_cache(group: argparse._ActionsContainer, *, dir_cache: str) -> None:
@@ -234,7 +241,7 @@ def query_parser() -> Parser:
     _add_asking(parser)
     parser.set_defaults(query_strategy=None, top_n_percent=None, reverse_order=None,
                         ask_balance=None, min_distance=None, allocate=None, use_mc_dropout=None,
-                        mc_n_steps=None, vote_type=None)
+                        mc_n_steps=None, mc_layers=None, vote_type=None, temperature=None)
     parser.add_argument("--seed", type=integer(0))
     parser.add_argument("--exclude", nargs="+", default=[], metavar="FILE",
                         help="query.json or query.npy files whose pixels are not asked again, "
@@ -246,6 +253,20 @@ def query_parser() -> Parser:
     _add_cache(parser, dir_cache=str(DIR_ROOT / "data" / "cache"))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--max_mask_gb", type=positive, default=2.0)
+    return parser
+
+
+def temperature_parser() -> Parser:
+    """The flags of utils/temperature.py."""
+    parser = Parser(description="Fit the temperature that calibrates a network, on label maps that "
+                                "it was not trained on.")
+    _add_checkpoint(parser)
+    parser.add_argument("--dir_dataset", required=True, help="the dataset's root folder")
+    parser.add_argument("--split", metavar="NAME",
+                        help="whose label maps (default: those that train.py evaluates on)")
+    parser.add_argument("--batch_size", type=integer(1), default=8)
+    parser.add_argument("--n_workers", type=integer(0), default=4)
+    parser.add_argument("--device", default="auto")
     return parser
 
 

@@ -18,7 +18,7 @@ from datasets.split import LoadedSplit
 from utils.acquisition import Committee
 from utils.device import upload
 from utils.distributed import sum_over_ranks
-from utils.dropout import keyed_dropout
+from utils.dropout import keyed_dropout, only_last_drops
 from utils.metrics import ConfusionMatrix
 from utils.seeds import seed_of
 
@@ -58,20 +58,26 @@ class Predictor:
 
     @torch.no_grad()
     def committees(self, network: nn.Module, split: LoadedSplit, *, n_passes: int,
-                   key: Sequence[int | str]) -> Iterator[tuple[np.ndarray, Committee]]:
+                   key: Sequence[int | str], layers: str = "all",
+                   temperature: float = 1.0) -> Iterator[tuple[np.ndarray, Committee]]:
         """Batches of image indices `(B,)` and what `n_passes` passes say, at the size of the grid
-        and in float32. Dropout is active, all else in eval mode. What is dropped depends on `key`,
-        the image's name and the pass, not on the batch. The backbone, which has no dropout, is run
-        once for all passes."""
+        and in float32, their logits divided by `temperature`. The dropout that `layers` of
+        MC_LAYERS chooses is active, all else in eval mode. What is dropped depends on `key`, the
+        image's name and the pass, not on the batch. What is the same in all passes is computed
+        once: the backbone, and all up to the last dropout if only that is active."""
+        of_head = only_last_drops(network, layers)
+
         def passes(index: np.ndarray, x: Tensor) -> Iterator[Tensor]:
             size = x.shape[-2:]
             with _multiplying(exact=True):
-                features = network.backbone(x)
+                shared = network.backbone(x)
+                if of_head:
+                    shared = network.embed(shared)
             for number in range(n_passes):
                 seeds = [seed_of(*key, split.names[i], number) for i in index]
-                with keyed_dropout(network, seeds), _multiplying(exact=True):
-                    logits = network.decode(features, size)
-                yield resized(logits, size=size).softmax(dim=1)
+                with keyed_dropout(network, seeds, layers=layers), _multiplying(exact=True):
+                    logits = (network.classify if of_head else network.decode)(shared, size)
+                yield (resized(logits, size=size) / temperature).softmax(dim=1)
 
         with _evaluating(network):
             for index, x in self._batches(split):

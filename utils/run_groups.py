@@ -20,9 +20,9 @@ BUDGETS = {"per_image": "labelled pixels per image", "total": "labelled pixels i
 # Flags that only concern points: a run on full masks has them without using them.
 ABOUT_POINTS = frozenset({
     "n_init_pixels", "n_pixels_by_us", "max_budget", "query_strategy", "top_n_percent",
-    "reverse_order", "labeller", "init_query", "use_mc_dropout", "mc_n_steps", "vote_type",
-    "label_noise", "label_noise_redraw", "ask_balance", "min_distance", "allocate",
-    "teacher", "teacher_targets", "teacher_threshold",
+    "reverse_order", "labeller", "init_query", "use_mc_dropout", "mc_n_steps", "mc_layers",
+    "vote_type", "temperature", "label_noise", "label_noise_redraw", "ask_balance", "min_distance",
+    "allocate", "teacher", "teacher_targets", "teacher_threshold",
 })
 # What a run does from its second round on: its first does not depend on these.
 AFTER_THE_FIRST = ABOUT_POINTS - {"n_init_pixels", "labeller", "init_query", "teacher",
