@@ -151,6 +151,12 @@ def _check(args: argparse.Namespace, given: set[str]) -> None:
         useless = sorted(given & {"dir_annotations", "on_conflict", "allow_partial"})
         if useless:
             raise InputError(f"--{useless[0]} has no meaning without --labeller human")
+    if not args.teacher:
+        useless = sorted(given & {"teacher_targets", "teacher_threshold"})
+        if useless:
+            raise InputError(f"--{useless[0]} has no meaning without --teacher")
+    if args.teacher and args.teacher_threshold == 1:
+        raise InputError("--teacher_threshold 1: nothing is confident enough; give less than 1")
     if args.n_pixels_by_us == 0:
         useless = sorted(given & {"n_init_pixels", "max_budget", "query_strategy", "top_n_percent",
                                   "reverse_order", "labeller", "init_query", "use_mc_dropout",

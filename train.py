@@ -349,8 +349,8 @@ def build_experiment(args: argparse.Namespace, folder: Path, *, spec: DatasetSpe
     if args.compile and device.type == "cuda" and splitting.world_size * splitting.n_pieces > 1:
         raise InputError("--compile on a GPU is for one process and --grad_accum 1; leave it out")
     if args.compile and args.teacher and device.type == "cuda":
-        raise InputError("--compile on a GPU records a step, and --teacher's weight grows from step "
-                         "to step; leave one of them out")
+        raise InputError("--compile on a GPU records a step, and --teacher's weight grows from "
+                         "step to step; leave one of them out")
     network = flags.network_kwargs(args, n_classes=spec.n_classes)
     trial = build_network(**network)
     with main_first():

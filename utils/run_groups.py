@@ -21,10 +21,11 @@ BUDGETS = {"per_image": "labelled pixels per image", "total": "labelled pixels i
 ABOUT_POINTS = frozenset({
     "n_init_pixels", "n_pixels_by_us", "max_budget", "query_strategy", "top_n_percent",
     "reverse_order", "labeller", "init_query", "use_mc_dropout", "mc_n_steps", "vote_type",
-    "label_noise", "label_noise_redraw",
+    "label_noise", "label_noise_redraw", "teacher", "teacher_targets", "teacher_threshold",
 })
 # What a run does from its second round on: its first does not depend on these.
-AFTER_THE_FIRST = ABOUT_POINTS - {"n_init_pixels", "labeller", "init_query"}
+AFTER_THE_FIRST = ABOUT_POINTS - {"n_init_pixels", "labeller", "init_query", "teacher",
+                                  "teacher_targets", "teacher_threshold"}
 # A row's own full supervision may differ in these too: it has all images, in other epochs.
 BESIDE_FULL = frozenset({"n_images", "n_epochs", "eval_interval", "suffix"})
 # Files are compared by their content, `*_sha256`.
