@@ -165,6 +165,12 @@ def _check(args: argparse.Namespace, given: set[str]) -> None:
         useless = sorted(given & {"dir_annotations", "on_conflict", "allow_partial"})
         if useless:
             raise InputError(f"--{useless[0]} has no meaning without --labeller human")
+    if not args.teacher:
+        useless = sorted(given & {"teacher_targets", "teacher_threshold"})
+        if useless:
+            raise InputError(f"--{useless[0]} has no meaning without --teacher")
+    if args.teacher and args.teacher_threshold == 1:
+        raise InputError("--teacher_threshold 1: nothing is confident enough; give less than 1")
     if args.n_pixels_by_us == 0:
         useless = sorted(given & (ABOUT_POINTS - {"n_pixels_by_us"}))
         if useless:

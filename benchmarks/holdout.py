@@ -2,9 +2,9 @@
 
     python benchmarks/holdout.py --dir_dataset "$CAMVID_DIR" --output DIR
 
-DIR gets CamVid's layout, as links: of each sequence of `train/` (what stands before the first `_`
-of a name) the last quarter of the frames is `test/` there, the rest `train/`. Neighbouring frames
-are nearly the same picture, so a random quarter would be no test.
+DIR, a new folder, gets CamVid's layout, as links: of each sequence of `train/` (what stands before
+the first `_` of a name) the last quarter of the frames is `test/` there, the rest `train/`.
+Neighbouring frames are nearly the same picture, so a random quarter would be no test.
 """
 
 from __future__ import annotations
@@ -17,27 +17,43 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from datasets.camvid import CAMVID
+from datasets.images import Sample, list_samples
 from utils.errors import InputError, run_program
+from utils.parsing import Parser
+
+
+def parts_of(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
+    """`train` and `test` of samples in the order of their names. Raises InputError if no sequence
+    is long enough for a quarter."""
+    parts: dict[str, list[Sample]] = {"train": [], "test": []}
+    for _, sequence in itertools.groupby(samples, key=lambda s: s.image.name.split("_")[0]):
+        frames = list(sequence)
+        first_held_out = len(frames) - len(frames) // 4
+        parts["train"] += frames[:first_held_out]
+        parts["test"] += frames[first_held_out:]
+    if not parts["test"]:
+        raise InputError(f"no sequence of these {len(samples)} images has 4 frames; what stands "
+                         "before the first _ of a name is the sequence's")
+    return parts
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dir_dataset", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dir_dataset", type=Path, required=True, help="the data set's folder")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder")
     args = parser.parse_args(argv)
-    images = sorted((args.dir_dataset / "train").glob("*"))
-    if not images:
-        raise InputError(f"{args.dir_dataset / 'train'} has no images; check --dir_dataset")
-    for _, sequence in itertools.groupby(images, key=lambda path: path.name.split("_")[0]):
-        frames = list(sequence)
-        first_held_out = len(frames) - len(frames) // 4
-        for number, image in enumerate(frames):
-            part = "test" if number >= first_held_out else "train"
-            label = (args.dir_dataset / "trainannot" / image.name).with_suffix(".png")
-            for folder, file in ((part, image), (f"{part}annot", label)):
-                (args.output / folder).mkdir(parents=True, exist_ok=True)
+    if args.output.exists():
+        raise InputError(f"{args.output} is there already; give a new folder")
+    parts = parts_of(list_samples(args.dir_dataset, CAMVID.splits["train"]))
+    for part, samples in parts.items():
+        split = CAMVID.splits[part]
+        for folder in (split.images, split.labels):
+            (args.output / folder).mkdir(parents=True)
+        for sample in samples:
+            for folder, file in ((split.images, sample.image), (split.labels, sample.label)):
                 (args.output / folder / file.name).symlink_to(file.resolve())
+    print(", ".join(f"{part}: {len(samples)} images" for part, samples in parts.items()))
     return 0
 
 

@@ -138,6 +138,11 @@ def test_experiment_name(argv: tuple[str, ...], name: str) -> None:
     (("--allocate", "class"), "unknown allocation 'class'; choose from image, global"),
     (("--n_pixels_by_us", "0", "--ask_balance", "1"), "--ask_balance has no meaning"),
     (("--teacher", "1"), "--teacher is an average of the weights: give --ema"),
+    (("--teacher_targets", "soft"), "--teacher_targets has no meaning without --teacher"),
+    (("--teacher", "1", "--ema", "0.9", "--teacher_threshold", "1"), "give less than 1"),
+    (("--teacher", "1", "--ema", "0.9", "--n_pixels_by_us", "0"), "--teacher has no meaning"),
+    (("--class_balance", "-1"), "is not a number of at least 0"),
+    (("--schedule", "linear"), "unknown schedule 'linear'"),
 ])
 def test_bad_flags_are_one_clear_line(argv: tuple[str, ...], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:

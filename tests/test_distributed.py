@@ -91,17 +91,20 @@ def test_shares_are_all_images_in_batches_of_one_size(n):
 
 SAME = ("--backbone", "resnet18", "--freeze_bn", "--mc_dropout_p", "0", "--optimizer", "sgd",
         "--lr", "0.05", "--n_epochs", "1", "--amp", "off")
+BALANCED = ("--class_balance", "0.5", "--logit_adjustment", "1", "--focal", "1.5", "--ema", "0.5")
 CASES = {
     "1 image over 2": ("--batch_size", "4"),
     "pieces": ("--batch_size", "4", "--grad_accum", "2"),
     "label maps, 3 images over 2": ("--batch_size", "3", "--n_pixels_by_us", "0"),
     "one labelled image": ("--batch_size", "4"),
+    "balanced": ("--batch_size", "4", *BALANCED),
+    "balanced pieces": ("--batch_size", "4", "--grad_accum", "2", *BALANCED),
 }
 
 
 def fit(data: Path, out: Path, case: str) -> tuple[float, dict[str, Tensor], np.ndarray]:
     """An epoch without dropout: mean loss, state of the network, confusion matrix."""
-    without = ["--max_budget", "--n_pixels_by_us"] if "0" in CASES[case] else []
+    without = ["--max_budget", "--n_pixels_by_us"] if "--n_pixels_by_us" in CASES[case] else []
     parsed = args.parse_arguments([
         *quick_flags(without=without), *SAME, *CASES[case], "--dir_dataset", str(data),
         "--dir_checkpoints", str(out)])
@@ -166,8 +169,10 @@ def test_two_processes_do_what_one_does(case, in_two, alone):
 
 def test_pieces_do_what_the_batch_does(alone):
     assert_same_training(alone["pieces"], alone["1 image over 2"])
-    with pytest.raises(AssertionError):  # which other labels do not
-        assert_same_training(alone["one labelled image"], alone["1 image over 2"])
+    assert_same_training(alone["balanced pieces"], alone["balanced"])
+    for other in ("one labelled image", "balanced"):
+        with pytest.raises(AssertionError):  # which other labels and losses do not
+            assert_same_training(alone[other], alone["1 image over 2"])
 
 
 def normed(sample: Tensor, x: Tensor, weights: Tensor) -> tuple[Tensor, ...]:

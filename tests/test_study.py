@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.study import full_runs, parse, plan
+from benchmarks.study import first_round, full_runs, parse, plan
 from tests.conftest import quick_flags
 from train import main
 from utils.checkpoints import load_checkpoint
@@ -66,6 +66,15 @@ def test_full_masks_beside_points() -> None:
     assert points.flags.max_budget == 30 and full.flags.lr == 0.1
     assert full.folder.name == "camvid_deeplab_mobilenetv2_full_0"
     assert full_runs(common, ["--n_images 36 --lr 0.1"], [0]) == []
+
+
+def test_a_teacher_is_about_points_and_there_from_the_first_round() -> None:
+    plain, taught, full = plan([*CV, "--ema", "0.9"], ["", "--teacher 1", "--n_pixels_by_us 0"],
+                               [0])
+    assert first_round(plain.recorded) != first_round(taught.recorded)
+    plain, full = plan([*CV, "--ema", "0.9", "--teacher", "1", "--teacher_threshold", "0.3"],
+                       ["", "--n_pixels_by_us 0"], [0])
+    assert (plain.flags.teacher, full.flags.teacher, full.flags.ema) == (1, 0, 0.9)
 
 
 @pytest.mark.parametrize(("variants", "common", "message"), [

@@ -11,14 +11,17 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import utils.optimisation
 from datasets.augment import Augmentation
 from datasets.batches import Batch, TrainingSet, training_batches
 from datasets.images import IGNORE
 from networks import build_network
 from train import forward_of
 from utils.device import constant, select_autocast, upload
-from utils.losses import cross_entropy
+from utils.losses import CrossEntropy
 from utils.metrics import ConfusionMatrix
+from utils.optimisation import Average
+from utils.teacher import Teacher
 
 # Operations whose result has a shape, or is a number, that only the device knows.
 WAITING = ("_local_scalar_dense", "nonzero", "bincount", "unique", "masked_select", "equal.default")
@@ -54,27 +57,41 @@ def own_constants() -> Iterator[None]:
 
 @pytest.mark.parametrize("network", [("deeplab", "mobilenetv2"), ("FPN", "resnet18")],
                          ids=lambda network: network[0])
-def test_nothing_waits_for_the_device(network: tuple[str, str], own_constants: None) -> None:
+def test_nothing_waits_for_the_device(network: tuple[str, str], own_constants: None,
+                                      monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = torch.device("cuda", 0)
     augmentation = Augmentation(crop=(48, 64), mean=(0.4, 0.4, 0.4), std=(0.3, 0.3, 0.3))
     images = np.zeros((4, 48, 64, 3), np.uint8)
     found: dict[str, list[str]] = {}
     with FakeTensorMode(allow_non_fake_inputs=True):
         with torch.device(gpu):
-            model = build_network(network[0], backbone=network[1], n_classes=5)
+            model, other = (build_network(network[0], backbone=network[1], n_classes=5)
+                            for _ in range(2))
             confusion = ConfusionMatrix(5, ignore_index=IGNORE, device=gpu)
             data = TrainingSet(names=list("abcd"), sizes=np.tile([48, 64], (4, 1)), device=gpu,
                                images=upload(images, gpu), points=torch.rand(4, 3, 2),
                                labels=torch.zeros(4, 3, dtype=torch.int64))
-        forward = forward_of(select_autocast("off", gpu))
+            loss = CrossEntropy(weights=torch.rand(5), offsets=torch.rand(5), focal=2.0)
+            with monkeypatch.context() as patch:  # no copy of what has no values
+                patch.setattr(utils.optimisation, "deepcopy", lambda _: other)
+                average = Average(model, decay=0.9)
+        autocast = select_autocast("off", gpu)
+        forward = forward_of(autocast, at_all=True)
+        teacher = Teacher(network=average.module, autocast=autocast, progress=lambda: 0.5,
+                          weight=1.0, targets="hard", threshold=0.5, class_weights=loss.weights)
 
         def losses(epoch: int) -> list[torch.Tensor]:
             batches: list[Batch] = list(training_batches(
                 data, augmentation=augmentation, batch_size=2, key=(epoch,),
-                n_statistics_points=24))
-            return [cross_entropy(forward(model, batch.images, batch.points,
-                                          batch.statistics_points), batch.labels,
-                                  ignore_index=batch.ignore_index) for batch in batches]
+                n_statistics_points=24, with_weak=True))
+            found = []
+            for batch in batches:
+                logits, drawn = forward(model, batch.images, batch.points,
+                                        batch.statistics_points).tensor_split([3], dim=1)
+                found.append(loss(logits, batch.labels, ignore_index=batch.ignore_index)
+                             + teacher.loss(batch, drawn))
+                average.update(model)
+            return found
 
         losses(0)  # uploads what is uploaded once
         with Waits() as waits:

@@ -24,7 +24,7 @@ from utils.distributed import data_parallel, is_parallel, rank, share_buffers
 from utils.inference import Predictor
 from utils.losses import CrossEntropy
 from utils.metrics import flat_scores, iou_columns, unknown_scores
-from utils.optimisation import averaged, build_optimizer, build_schedule
+from utils.optimisation import Average, build_optimizer, build_schedule
 from utils.plots import Panel, save_qualitative_grid
 from utils.round_training import RoundTraining
 from utils.seeds import seed_of
@@ -76,7 +76,7 @@ class Experiment:
         schedule = build_schedule(optimizer, name=self.schedule,
                                   n_steps=self.n_epochs * self._n_steps)
         return RoundTraining(folder, network=network, optimizer=optimizer, schedule=schedule,
-                             average=averaged(network, decay=self.ema) if self.ema else None,
+                             average=Average(network, decay=self.ema) if self.ema else None,
                              n_epochs=self.n_epochs, config=self.config | {"round": round_index})
 
     @property

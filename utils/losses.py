@@ -55,7 +55,9 @@ class CrossEntropy:
         if self.focal:
             labelled = labels.where(labels != ignore_index, 0)[:, None]
             p = logits.softmax(dim=1).gather(1, labelled).squeeze(1)
-            losses = (losses * (1 - p) ** self.focal).sum()
+            # Not zero: there a power below 1 has no gradient.
+            rest = (1 - p).clamp(min=torch.finfo(p.dtype).eps)
+            losses = (losses * rest ** self.focal).sum()
         # Without labels the sum is zero, whatever it is divided by.
         return losses / total.clamp(min=torch.finfo(torch.float32).tiny)
 
@@ -66,14 +68,15 @@ def balanced(labels: np.ndarray | Canvas, *, n_classes: int, device: torch.devic
     """The loss for `labels` `(N, ...)` (void: outside 0 .. C - 1), balanced by their frequencies.
 
     class_balance: the weights are frequencies to the power of minus this, of mean 1 over the
-        labels; a class without labels has the weight of one with a single one.
+        labels; a class without labels has the weight of one with a single one. Without a single
+        label there are no weights.
     logit_adjustment: tau of tau * log(frequency), added to the logits in training (Menon et al.,
         arXiv 2007.07314, equation 10); smoothed by one label a class."""
     if not (class_balance or logit_adjustment):
         return CrossEntropy(focal=focal)
     counts = torch.from_numpy(class_counts(labels, n_classes=n_classes)).float()
     weights = offsets = None
-    if class_balance:
+    if class_balance and counts.any():
         weights = counts.clamp(min=1) ** -class_balance
         weights = (weights * (counts.sum() / (weights * counts).sum())).to(device)
     if logit_adjustment:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from copy import deepcopy
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 def _multistep(progress: float) -> float:
@@ -58,14 +60,31 @@ def build_schedule(optimizer: torch.optim.Optimizer, *, name: str, n_steps: int)
     return LambdaLR(optimizer, lambda step: SCHEDULES[name](min(step / n_steps, 1.0)))
 
 
-def averaged(network: nn.Module, *, decay: float) -> AveragedModel:
-    """An exponential moving average of the network's parameters and buffers, to be updated after
-    each step. The n-th update keeps min(decay, (1 + n) / (10 + n)) of it, so that the random
-    weights of the start do not stay in a short training's average."""
-    def update(average: list[Tensor], current: list[Tensor], n: Tensor) -> None:
-        kept = min(decay, (1 + int(n)) / (10 + int(n)))
-        get_ema_multi_avg_fn(kept)(average, current, n)
+class Average:
+    """An exponential moving average of a network's parameters and buffers, `module`, in eval mode.
+    (torch's AveragedModel is the same, but on a GPU the host waits in each of its updates.)
 
-    average = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
-    average.module.eval()
-    return average
+    n_averaged: how many updates there were. The first one copies; the one after n of them keeps
+        min(decay, (1 + n) / (10 + n)) of the average, so that the random weights of the start do
+        not stay in that of a short training."""
+
+    def __init__(self, network: nn.Module, *, decay: float) -> None:
+        self.module, self._decay, self.n_averaged = deepcopy(network).eval(), decay, 0
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """With the network's present weights."""
+        n = self.n_averaged
+        kept = min(self._decay, (1 + n) / (10 + n)) if n else 0.0
+        pairs = list(zip(_state(self.module), _state(network), strict=True))
+        averages, current = map(list, zip(*(p for p in pairs if p[0].is_floating_point()),
+                                          strict=True))
+        get_ema_multi_avg_fn(kept)(averages, current, n)
+        for count, new in pairs:
+            if not count.is_floating_point():
+                count.copy_(new)
+        self.n_averaged += 1
+
+
+def _state(network: nn.Module) -> Iterator[Tensor]:
+    return itertools.chain(network.parameters(), network.buffers())

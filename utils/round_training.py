@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from utils.checkpoints import cpu_state, load_checkpoint, save_checkpoint
 from utils.distributed import from_main, is_main
 from utils.errors import InputError
 from utils.files import write_csv
 from utils.metrics import flat_scores, segmentation_scores
+from utils.optimisation import Average
 from utils.progress import Progress
 
 SAVE_SECONDS = 30  # last.pt is written no more often than this, and at the end of a round
@@ -30,7 +30,7 @@ class RoundTraining:
         `average` of its weights if there is one, else the same."""
 
     def __init__(self, folder: Path, *, network: nn.Module, optimizer: torch.optim.Optimizer,
-                 schedule: torch.optim.lr_scheduler.LRScheduler, average: AveragedModel | None,
+                 schedule: torch.optim.lr_scheduler.LRScheduler, average: Average | None,
                  n_epochs: int, config: dict) -> None:
         self.folder, self.trained, self.n_epochs = folder, network, n_epochs
         self.average, self.network = average, average.module if average else network
@@ -73,7 +73,7 @@ class RoundTraining:
                       unit="step", details=details) as progress:
             def step_done(loss: Tensor) -> None:
                 if self.average:
-                    self.average.update_parameters(self.trained)
+                    self.average.update(self.trained)
                 shown["loss"] = loss
                 progress.advance()
 
@@ -120,7 +120,7 @@ class RoundTraining:
                         "schedule": self.schedule.state_dict()}
             if self.average:
                 content |= {"trained": cpu_state(self.trained),
-                            "n_averaged": int(self.average.n_averaged)}
+                            "n_averaged": self.average.n_averaged}
         save_checkpoint(self.folder / "last.pt", content)
         self._saved = time.monotonic()
 
@@ -140,4 +140,4 @@ class RoundTraining:
             self.schedule.load_state_dict(content["schedule"])
             if self.average:
                 self.trained.load_state_dict(content["trained"])
-                self.average.n_averaged.fill_(content["n_averaged"])
+                self.average.n_averaged = content["n_averaged"]

@@ -17,6 +17,7 @@ from tests.utils.recorded_graphs import record_graphs
 from utils.compiling import GraphedBackward
 from utils.device import select_autocast
 from utils.errors import InputError
+from utils.losses import CrossEntropy
 
 N_CLASSES = 5
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -46,19 +47,20 @@ def trained(name: str, backbone: str, *, device: str, n_points: int,
     network = build_network(name, backbone=backbone, n_classes=N_CLASSES)
     network = network.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
+    loss = CrossEntropy(weights=torch.linspace(0.5, 1.5, N_CLASSES, device=device), focal=1.5)
     forward, seen = train.forward_of(select_autocast("off", torch.device(device))), []
 
     def watched(*args, **kwargs) -> Tensor:
-        loss = backward(*args, **kwargs)
-        seen.extend([loss, *(p.grad.clone() for p in network.parameters())])
-        return loss
+        part = backward(*args, **kwargs)
+        seen.extend([part, *(p.grad.clone() for p in network.parameters())])
+        return part
 
     for epoch in range(2):
         torch.manual_seed(epoch)
         batches = [batch_of(n, n_points=n_points, seed=10 * epoch + i, device=device)
                    for i, n in enumerate(((3, 3, 3, 2), (3, 3))[epoch])]  # one is smaller
         mean = train.train_one_epoch(
-            network, batches, optimizer=optimizer, backward=watched, forward=forward,
+            network, batches, optimizer=optimizer, backward=watched, forward=forward, loss=loss,
             schedule=torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0),
             step_done=lambda _: None)
         seen.append(torch.tensor(mean))
