@@ -36,7 +36,7 @@ from utils.checkpoints import load_checkpoint, save_checkpoint
 from utils.device import select_device
 from utils.errors import InputError, run_program
 from utils.files import read_json, write_json, write_text
-from utils.flags import DIR_ROOT
+from utils.flags import DIR_ROOT, unset_flags
 from utils.machine import describe_machine
 from utils.parsing import Parser, integer, positive, split_at_dashes
 from utils.run_groups import (
@@ -183,7 +183,7 @@ def first_round(flags: dict) -> dict | None:
     """Of recorded flags, those that decide the first round; None if there are no rounds."""
     if not flags.get("n_pixels_by_us"):
         return None
-    return {name: value for name, value in flags.items()
+    return {name: value for name, value in (as_recorded(unset_flags()) | flags).items()
             if name not in NOT_THE_EXPERIMENT | AFTER_THE_FIRST | {"suffix"}}
 
 

@@ -220,6 +220,18 @@ def test_other_flags_are_refused_by_name_unless_overwritten(
     assert rows(out / RUN / "metrics.csv")[0]["epoch_best"] == "1"
 
 
+def test_a_run_from_before_a_flag_goes_on_without_it(run_train) -> None:
+    out = run_train("--max_budget", "4")
+    record = out / RUN / "args.json"
+    content = json.loads(record.read_text())
+    del content["flags"]["class_balance"], content["flags"]["ask_balance"]
+    record.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"class_balance \(was 0.0, now 0.5\)"):
+        run_train("--max_budget", "8", "--class_balance", "0.5", out=out)
+    run_train("--max_budget", "8", out=out)
+    assert len(rows(out / RUN / "metrics.csv")) == 2
+
+
 def test_full_supervision(run_train) -> None:
     out = run_train("--n_pixels_by_us", "0", without=["--max_budget"])
     run = out / "camvid_d12_deeplab_mobilenetv2_full_0"

@@ -23,9 +23,8 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from torch.hub import get_dir
 
 from utils.errors import InputError
-from utils.files import write_atomically
+from utils.files import file_digest, write_atomically
 from utils.progress import Progress
-from utils.runs import file_digest
 
 _SCHEMES = ("http://", "https://", "hf://")
 _BLOCK = 1 << 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -91,3 +92,15 @@ def by_tail(names: Sequence[str]) -> dict[str, str]:
             tail = "/".join(parts[start:])
             tails[tail] = None if tail in tails else name
     return {tail: name for tail, name in tails.items() if name} | {name: name for name in names}
+
+
+def file_digest(path: str) -> str:
+    """SHA-256. Raises InputError if the file cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            digest = hashlib.sha256()
+            while block := file.read(1 << 20):
+                digest.update(block)
+            return digest.hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; check --weights") from error

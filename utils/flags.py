@@ -180,6 +180,13 @@ def train_parser(recipes: Iterable[str]) -> Parser:
     return parser
 
 
+def unset_flags() -> dict:
+    """What the flags of train.py are that no recipe sets, if they are not given: so were runs made
+    that are older than a flag."""
+    parsed = vars(train_parser(("paper",)).parse_args([]))
+    return {name: value for name, value in parsed.items() if value is not None}
+
+
 def _add_asking(group: argparse._ActionsContainer, *, n_pixels_help: str = "") -> None:
     group.add_argument("--n_pixels_by_us", type=integer(0),
                        help=f"pixels per image to ask for in a round{n_pixels_help}")

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from utils.errors import InputError
 from utils.files import read_csv, read_json
+from utils.flags import unset_flags
 from utils.published import FULL
-from utils.runs import NOT_THE_EXPERIMENT
+from utils.runs import NOT_THE_EXPERIMENT, as_recorded
 
 METRICS = {"miou_last": "last", "miou_best": "best"}
 BUDGETS = {"per_image": "labelled pixels per image", "total": "labelled pixels in all"}
@@ -50,7 +51,8 @@ class Run:
     def flags(self) -> dict:
         """Those that make the experiment; its seed is none of them."""
         ignored = NOT_COMPARED | (ABOUT_POINTS if self.is_full else set())
-        return {name: value for name, value in self.all_flags.items() if name not in ignored}
+        known = as_recorded(unset_flags()) | self.all_flags  # also those it is older than
+        return {name: value for name, value in known.items() if name not in ignored}
 
     @property
     def is_full(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import platform
 import shlex
@@ -12,7 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from utils.errors import InputError
-from utils.files import read_csv, read_json, write_csv, write_json
+from utils.files import file_digest, read_csv, read_json, write_csv, write_json
+from utils.flags import unset_flags
 from utils.version import VERSION, git_commit
 
 # Flags that say where and how to compute, not what: they may differ when a run is continued.
@@ -41,14 +41,14 @@ def run_name(flags: dict) -> str:
 
 def check_flags(folder: Path, *, flags: dict, free: frozenset[str]) -> None:
     """Raises InputError, naming the flags, if the run in `folder` was made with other `flags`; the
-    `free` ones may differ."""
+    `free` ones may differ. A flag that the run does not know has the value of one not given."""
     record = folder / "args.json"
     if not record.exists():
         if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
             raise InputError(f"{folder} holds files but no args.json; give --overwrite to move "
                              "them aside")
         return
-    before, now = _flags_of(record), as_recorded(flags)
+    before, now = as_recorded(unset_flags()) | _flags_of(record), as_recorded(flags)
     changed = [name for name in sorted((before.keys() | now.keys()) - free)
                if before.get(name) != now.get(name)]
     if changed:
@@ -112,18 +112,6 @@ def public_command(words: Sequence[str]) -> str:
         return Path(word).name if outside else word
 
     return shlex.join(map(public, words))
-
-
-def file_digest(path: str) -> str:
-    """SHA-256. Raises InputError if the file cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
-            return digest.hexdigest()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; check --weights") from error
 
 
 def with_digests(flags: dict) -> dict:

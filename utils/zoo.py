@@ -25,12 +25,12 @@ from utils.checkpoints import cpu_state, load_checkpoint, save_safetensors
 from utils.device import select_device, upload
 from utils.downloads import is_remote, local_file
 from utils.errors import InputError, run_program
-from utils.files import read_csv, read_json, write_text
+from utils.files import file_digest, read_csv, read_json, write_text
 from utils.metrics import ConfusionMatrix, segmentation_scores
 from utils.model_card import Card, Change
 from utils.models import Model, load_model
 from utils.parsing import Parser, integer, named
-from utils.runs import file_digest, public_command
+from utils.runs import public_command
 
 PRECISIONS = ("half", "float32")
 

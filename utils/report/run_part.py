@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from utils.errors import InputError
+from utils.files import file_digest
 from utils.metrics import iou_columns
 from utils.models import Model, load_model
 from utils.report import asked, pictures
@@ -32,7 +33,6 @@ from utils.report.html import (
 )
 from utils.report.progress import save_progress
 from utils.report.recorded import Record, Round
-from utils.runs import file_digest
 
 
 @dataclass(frozen=True, kw_only=True)
