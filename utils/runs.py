@@ -48,7 +48,8 @@ def check_flags(folder: Path, *, flags: dict, free: frozenset[str]) -> None:
             raise InputError(f"{folder} holds files but no args.json; give --overwrite to move "
                              "them aside")
         return
-    before, now = as_recorded(unset_flags()) | _flags_of(record), as_recorded(flags)
+    now, unset = as_recorded(flags), as_recorded(unset_flags())
+    before = {name: unset[name] for name in now.keys() & unset.keys()} | _flags_of(record)
     changed = [name for name in sorted((before.keys() | now.keys()) - free)
                if before.get(name) != now.get(name)]
     if changed:
