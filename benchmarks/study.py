@@ -23,11 +23,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeAlias
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -90,6 +91,9 @@ class Job:
             return False
         check_flags(self.folder, flags=self.recorded, free=NOT_THE_EXPERIMENT)
         return True
+
+
+Summary: TypeAlias = Callable[[Sequence[Job]], tuple[str, dict]]
 
 
 # --- from variants to runs ----------------------------------------------------------------------
@@ -314,7 +318,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=positive, default=math.inf,
                         help="stop the runs after so long, and tabulate the rounds they finished")
     parser.add_argument("--metric", choices=METRICS, default="miou_last",
-                        help="of which epoch the differences are")
+                        help="of which epoch the pictures are")
     parser.add_argument("--budget", choices=BUDGETS, default="per_image",
                         help="the table's columns")
     parser.add_argument("--out", type=Path, metavar="DIR",
@@ -333,7 +337,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parse(sys.argv[1:] if argv is None else argv)
+    return run_study(parse(sys.argv[1:] if argv is None else argv))
+
+
+def run_study(args: argparse.Namespace, *, summary: Summary = lambda _: ("", {})) -> int:
+    """`summary`: of the jobs, what comes before the table, as Markdown and JSON."""
     jobs = plan(args.common, args.vary, args.seeds)
     if args.list:
         print("\n".join(f"train.py {shlex.join(job.words)}" for job in jobs))
@@ -349,7 +357,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("no run has finished a round yet; the same command continues", file=sys.stderr)
     else:
         folders += full_runs(args.common, args.vary, args.seeds)
-        _write(args, out, folders, device=jobs[0].flags.device)
+        _write(args, out, folders, device=jobs[0].flags.device, summary=summary(jobs))
     if failed:
         raise InputError(f"{len(failed)} of {len(jobs)} runs failed, the first: train.py "
                          f"{shlex.join(failed[0].words)}")
@@ -360,15 +368,17 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _write(args: argparse.Namespace, out: Path, folders: Sequence[Path], *, device: str) -> None:
+def _write(args: argparse.Namespace, out: Path, folders: Sequence[Path], *, device: str,
+           summary: tuple[str, dict]) -> None:
     text, content = report(folders, metric=args.metric, budget=args.budget,
                            pictures=lambda kind: out / f"{kind}.png")
+    text = "\n\n".join(filter(None, [summary[0], text]))
     print(text)
     write_text(out / "table.md", text + "\n")
     # Where this machine keeps its files is nobody's business; what they are called is.
     named = [Path(word).name if Path(word).is_absolute() else word for word in args.common]
     content = {"note": args.note, "flags": named, "variants": args.vary, "seeds": args.seeds,
-               "machine": describe_machine(select_device(device)), **content}
+               "machine": describe_machine(select_device(device)), **summary[1], **content}
     for path in filter(None, [out / "table.json", args.json]):
         write_json(path, content)
     print(f"table, numbers and pictures: {out}")

@@ -7,6 +7,7 @@ G. Pleiss, Y. Sun, K. Q. Weinberger, "On Calibration of Modern Neural Networks",
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,3 +81,13 @@ def reliability_of(sums: np.ndarray) -> Reliability:
     with np.errstate(invalid="ignore", divide="ignore"):
         return Reliability(count=count, accuracy=right / count,
                            confidence=confidence / count / _UNIT)
+
+
+def pooled(parts: Sequence[Reliability]) -> Reliability:
+    """Of the pixels of all parts, with the same bins."""
+    count = np.sum([part.count for part in parts], axis=0)
+    with np.errstate(invalid="ignore"):
+        accuracy, confidence = (np.nansum([part.count * value(part) for part in parts], axis=0)
+                                / count for value in
+                                (lambda part: part.accuracy, lambda part: part.confidence))
+    return Reliability(count=count, accuracy=accuracy, confidence=confidence)

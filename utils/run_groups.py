@@ -1,4 +1,4 @@
-"""Runs grouped over their seeds: reading, what a group is called, means, differences."""
+"""Runs grouped over their seeds: reading, what a group is called, means."""
 
 from __future__ import annotations
 
@@ -84,9 +84,13 @@ class Group:
         """That any of the runs has reached."""
         return sorted({budget for run in self.runs for budget in run.rounds})
 
-    def values(self, metric: str, budget: float) -> list[float]:
+    def by_seed(self, metric: str, budget: float) -> dict[int, float]:
         """Of the runs that have reached the budget."""
-        return [run.rounds[budget][metric] for run in self.runs if budget in run.rounds]
+        return {run.seed: run.rounds[budget][metric] for run in self.runs if budget in run.rounds}
+
+    def values(self, metric: str, budget: float) -> list[float]:
+        """The same without the seeds."""
+        return list(self.by_seed(metric, budget).values())
 
     def percent_of_full(self, metric: str) -> tuple[float, float] | None:
         """Of the means: at the largest budget, and that budget."""
@@ -171,6 +175,11 @@ def read_groups(folders: Sequence[Path], *, budget: str = "per_image") -> list[G
     return [group for group in rows if group.label not in used]
 
 
+def fulls_of(groups: Sequence[Group]) -> list[Group]:
+    """Those on full masks that are no rows of their own; each once."""
+    return list({group.full.label: group.full for group in groups if group.full}.values())
+
+
 def _own_full(group: Group, fulls: Sequence[Group]) -> Group | None:
     """On all images, if there is a choice."""
     def compared(flags: dict) -> dict:
@@ -228,38 +237,3 @@ def _name(run: Run, names: Sequence[str]) -> str:
             parts.append(shown if name in ("network_name", "backbone", "query_strategy")
                          else f"{name} {shown}")
     return ", ".join([*parts, *["full masks"] * run.is_full]) or "as the recipe says"
-
-
-# --- numbers ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """Of a group with the first one: difference of the means and its standard error (None with one
-    seed), as fractions."""
-
-    budget: float
-    difference: float
-    error: float | None
-
-    @property
-    def verdict(self) -> str:
-        if self.error is None:
-            return "one seed"
-        if self.difference == 0 or abs(self.difference) < 2 * self.error:
-            return "cannot tell"
-        return "higher" if self.difference > 0 else "lower"
-
-
-def compare(first: Group, other: Group, metric: str) -> Comparison | None:
-    """At the largest budget that both have reached; None: there is none."""
-    common = set(first.budgets) & set(other.budgets)
-    if not common:
-        return None
-    budget = max(common)
-    a, b = first.values(metric, budget), other.values(metric, budget)
-    error = None
-    if min(len(a), len(b)) > 1:
-        error = math.sqrt(statistics.variance(a) / len(a) + statistics.variance(b) / len(b))
-    return Comparison(budget=budget, error=error,
-                      difference=statistics.mean(b) - statistics.mean(a))

@@ -4,7 +4,7 @@
 
 A RUN is a folder with args.json and metrics.csv. Runs that differ in nothing but the seed are one
 row, called by the flags in which the rows differ. Cells are percent mIoU: mean ± sample standard
-deviation (number of runs).
+deviation (number of runs). Each row is compared with the first one, seed by seed.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
+from utils import comparison
+from utils.comparison import compare_groups
 from utils.errors import InputError, run_program
 from utils.files import write_json
 from utils.parsing import Parser
 from utils.plots import Curve, save_comparison, save_scores
 from utils.published import FULL, PUBLISHED, Published
-from utils.run_groups import BUDGETS, METRICS, Group, compare, read_groups
+from utils.run_groups import BUDGETS, METRICS, Group, read_groups
 
 Table: TypeAlias = tuple[list[str], list[list[str]]]  # header and rows
 _ALSO = ("pixel_accuracy", "mean_accuracy", "train_seconds", "val_seconds", "query_seconds")
@@ -40,21 +42,16 @@ def published_rows(groups: Sequence[Group]) -> list[Published]:
     return [row for row in PUBLISHED if row.dataset in datasets]
 
 
-def as_json(groups: Sequence[Group], *, metric: str) -> dict:
+def as_json(groups: Sequence[Group]) -> dict:
     """What the tables say, and the numbers of each run."""
     rows = []
     for group in groups:
         for of, budgets in ((group, group.budgets), (group.full, group.full and [FULL])):
             rows += [_json_row(of, group.label, budget) for budget in budgets or []]
-    compared = []
-    for group in groups[1:]:
-        found = compare(groups[0], group, metric)
-        if found:
-            compared.append({
-                "group": group.label, "with": groups[0].label, "metric": metric,
-                "budget": _budget_name(found.budget), "difference": round(found.difference, 5),
-                "standard_error": found.error and round(found.error, 5),
-                "verdict": found.verdict})
+    compared = [{"group": group.label, "with": groups[0].label, "metric": metric,
+                 "budget": budget_name(budget)} | comparison.as_json(found)
+                for group in groups[1:] for metric in METRICS
+                for budget, found in compare_groups(groups[0], group, metric).items()]
     return {"rows": rows, "comparisons": compared}
 
 
@@ -63,7 +60,7 @@ def _json_row(group: Group, label: str, budget: float) -> dict:
     strategy = "full" if group.is_full else group.flags.get("query_strategy")
     row: dict[str, object] = {
         "group": label, "strategy": strategy, "n_runs": len(runs),
-        "seeds": [run.seed for run in runs], "budget": _budget_name(budget),
+        "seeds": [run.seed for run in runs], "budget": budget_name(budget),
         "pixels_per_image": runs[0].rounds[budget]["pixels_per_image"]}
     for name in (*METRICS, *_ALSO):
         values = [run.rounds[budget][name] for run in runs if name in run.rounds[budget]]
@@ -82,15 +79,13 @@ def _json_row(group: Group, label: str, budget: float) -> dict:
 # --- as Markdown --------------------------------------------------------------------------------
 
 
-def markdown(groups: Sequence[Group], *, metric: str, budget: str) -> str:
+def markdown(groups: Sequence[Group], *, budget: str) -> str:
     """The table; then differences with the first row; then what others have published."""
     parts = [f"mIoU in percent by {BUDGETS[budget]}; mean ± sample standard deviation (runs). "
              "*last*: the last epoch; *best*: the best epoch on the evaluated split, the paper's "
-             "protocol.", _table(*main_table(groups, with_paper=budget == "per_image"))]
+             "protocol.", markdown_table(*main_table(groups, with_paper=budget == "per_image"))]
     if len(groups) > 1:
-        parts += [f"Compared with the first row ({groups[0].label}), {METRICS[metric]} epoch, at "
-                  "the largest budget that both have: difference ± its standard error. Under two "
-                  "standard errors one cannot tell.", _table(*comparison_table(groups, metric))]
+        parts += [comparison_text(groups), markdown_table(*comparison_table(groups))]
     published = published_rows(groups)
     if published and budget == "per_image":
         parts += ["Beside published results, each at its largest budget: pixels per image (px), or "
@@ -109,28 +104,30 @@ def main_table(groups: Sequence[Group], *, with_paper: bool) -> Table:
     for group in groups:
         for metric, epoch in METRICS.items():
             full = group if group.is_full else group.full
-            rows.append([group.label, epoch, *(_cell(group.values(metric, b)) for b in budgets),
-                         _cell(full.values(metric, FULL)) if full else "",
+            rows.append([group.label, epoch, *(mean_cell(group.values(metric, b)) for b in budgets),
+                         mean_cell(full.values(metric, FULL)) if full else "",
                          _of_full(group.percent_of_full(metric))])
     for paper in papers:
         rows.append([f"the paper: {paper.dataset}, {paper.backbone}, {paper.grid}", "best",
                      *(_published_cell(paper, b) for b in (*budgets, FULL)),
                      _of_full((paper.percent_of_full, paper.largest))])
-    return ["", "epoch", *map(_budget_name, budgets), "full masks", "of full, at"], rows
+    return ["", "epoch", *map(budget_name, budgets), "full masks", "of full, at"], rows
 
 
-def comparison_table(groups: Sequence[Group], metric: str) -> Table:
-    """Differences with the first group."""
+def comparison_text(groups: Sequence[Group]) -> str:
+    return (f"Compared with the first row ({groups[0].label}) at each budget that both have: "
+            + comparison.EXPLAINED)
+
+
+def comparison_table(groups: Sequence[Group]) -> Table:
+    """Differences with the first group, by epoch and budget."""
     rows = []
     for group in groups[1:]:
-        found = compare(groups[0], group, metric)
-        if found is None:
-            rows.append([group.label, "", "", "no budget in common"])
-            continue
-        error = "" if found.error is None else f" ± {100 * found.error:.1f}"
-        rows.append([group.label, _budget_name(found.budget),
-                     f"{100 * found.difference:+.1f}{error}", found.verdict])
-    return ["", "at", "difference", "verdict"], rows
+        of_group = [[group.label, epoch, budget_name(budget), *comparison.cells(found)]
+                    for metric, epoch in METRICS.items()
+                    for budget, found in compare_groups(groups[0], group, metric).items()]
+        rows += of_group or [[group.label, "", "", "", "", "", "no budget in common"]]
+    return ["", "epoch", "at", *comparison.HEADER], rows
 
 
 def _published_table(groups: Sequence[Group], published: Sequence[Published]) -> str:
@@ -143,39 +140,39 @@ def _published_table(groups: Sequence[Group], published: Sequence[Published]) ->
             of_full = group.percent_of_full(metric)
             rows.append([f"ours: {group.label}", flags["dataset_name"],
                          f"{flags.get('network_name')}, {flags.get('backbone')}",
-                         f"{_budget_name(budget)} px",
+                         f"{budget_name(budget)} px",
                          f"{statistics.mean(group.values('percent', budget)):.3g}",
-                         _cell(group.values(metric, budget)),
-                         _cell(group.full.values(metric, FULL)) if group.full else "",
+                         mean_cell(group.values(metric, budget)),
+                         mean_cell(group.full.values(metric, FULL)) if group.full else "",
                          _percent(of_full and of_full[0]),
                          f"1 / {flags.get('downsample', 1)}",
                          f"{epoch} epoch, {_runs(len(group.runs))}", ""])
     for row in published:
         budget, percent = row.largest, row.percent_of_pixels(row.largest)
         unit = f"% of {row.percent_of}" if row.percent_of else "px"
-        rows.append([row.method, row.dataset, row.backbone, f"{_budget_name(budget)} {unit}",
+        rows.append([row.method, row.dataset, row.backbone, f"{budget_name(budget)} {unit}",
                      "" if percent is None else f"{percent:.3g}", _published_cell(row, budget),
                      _published_cell(row, FULL), _percent(row.percent_of_full), row.grid,
                      row.protocol, row.reference])
-    return _table(["method", "data set", "network", "budget", "% of pixels", "mIoU", "full masks",
-                   "of full", "grid", "protocol", "reference"], rows)
+    return markdown_table(["method", "data set", "network", "budget", "% of pixels", "mIoU",
+                           "full masks", "of full", "grid", "protocol", "reference"], rows)
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |"
                      for row in (header, ["---"] * len(header), *rows))
 
 
-def _budget_name(budget: float) -> str:
+def budget_name(budget: float) -> str:
     return "full" if budget == FULL else f"{budget:.10g}"
 
 
-def _cell(values: Sequence[float]) -> str:
+def mean_cell(values: Sequence[float], *, decimals: int = 1) -> str:
     """`55.9 ± 0.1 (5)` of fractions; empty of none."""
     if not values:
         return ""
-    mean = f"{100 * statistics.mean(values):.1f}"
-    spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    mean = f"{100 * statistics.mean(values):.{decimals}f}"
+    spread = f" ± {100 * statistics.stdev(values):.{decimals}f}" if len(values) > 1 else ""
     return f"{mean}{spread} ({len(values)})"
 
 
@@ -192,7 +189,7 @@ def _runs(n: int) -> str:
 
 
 def _of_full(percent: tuple[float, float] | None) -> str:
-    return "" if percent is None else f"{_percent(percent[0])}, {_budget_name(percent[1])}"
+    return "" if percent is None else f"{_percent(percent[0])}, {budget_name(percent[1])}"
 
 
 def _percent(value: float | None) -> str:
@@ -269,7 +266,7 @@ def report(folders: Sequence[Path], *, metric: str = "miou_last", budget: str = 
         if path := pictures(shown):
             save_curves(path, groups, metric=shown, budget=budget)
     if path := pictures("largest"):
-        rows = [(f"{group.label}: {_budget_name(group.budgets[-1])}",
+        rows = [(f"{group.label}: {budget_name(group.budgets[-1])}",
                  [100 * value for value in group.values(metric, group.budgets[-1])])
                 for group in groups if group.budgets]
         save_scores(path, rows, title=f"at the largest number of {BUDGETS[budget]}, "
@@ -280,7 +277,7 @@ def report(folders: Sequence[Path], *, metric: str = "miou_last", budget: str = 
         save_comparison(path, [*curves(groups, metric), *points], xlabel=BUDGETS[budget],
                         relative=relative_curves(groups, metric, published),
                         title=f"published results; ours: {METRICS[metric]} epoch")
-    return markdown(groups, metric=metric, budget=budget), as_json(groups, metric=metric)
+    return markdown(groups, budget=budget), as_json(groups)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -288,7 +285,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN",
                         help="folder of a run: args.json, metrics.csv")
     parser.add_argument("--metric", choices=METRICS, default="miou_last",
-                        help="of which epoch the picture and the differences are")
+                        help="of which epoch the pictures are")
     parser.add_argument("--budget", choices=BUDGETS, default="per_image",
                         help="what the columns are: pixels per image, or of all images together")
     parser.add_argument("--png", type=Path, metavar="FILE", help="picture: mIoU against pixels")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.calibration import Calibration, reliability_of
+from utils.calibration import Calibration, pooled, reliability_of
 
 VOID = 255
 
@@ -63,3 +63,20 @@ def test_batches_do_not_matter_and_parts_add_up() -> None:
 
 def test_nothing_is_not_a_number() -> None:
     assert math.isnan(accumulated([0.9], [True], void=[True]).compute().error)
+
+
+def test_pooled_is_that_of_all_pixels() -> None:
+    """Two bins are empty in one part or the other, most in both."""
+    parts = [Calibration(ignore_index=255, device=torch.device("cpu")) for _ in range(2)]
+    both = Calibration(ignore_index=255, device=torch.device("cpu"))
+    for part, sure in zip(parts, ((0.9, 0.6, 0.6), (0.9, 0.3)), strict=True):
+        confidence = torch.tensor(sure)
+        probabilities = torch.stack([confidence, *[(1 - confidence) / 4] * 4])[None, :, None]
+        labels = torch.tensor([0, 1, 0][:len(sure)])[None, None]
+        part.update(probabilities, labels)
+        both.update(probabilities, labels)
+    found, expected = pooled([part.compute() for part in parts]), both.compute()
+    assert found.count.tolist() == expected.count.tolist() and found.count.sum() == 5
+    np.testing.assert_allclose(found.accuracy, expected.accuracy)
+    np.testing.assert_allclose(found.confidence, expected.confidence)
+    assert found.error == pytest.approx(expected.error)

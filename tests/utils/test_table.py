@@ -12,7 +12,7 @@ from PIL import Image
 
 from utils.errors import InputError
 from utils.published import FULL, PUBLISHED
-from utils.run_groups import NOT_COMPARED, Group, Run, compare, read_groups
+from utils.run_groups import NOT_COMPARED, read_groups
 from utils.runs import NOT_THE_EXPERIMENT
 from utils.table import main, relative_curves
 
@@ -116,35 +116,36 @@ def test_full_supervision_belongs_to_its_own_network(write_run) -> None:
     assert second.full is None and second.percent_of_full("miou_last") is None
 
 
-@pytest.mark.parametrize(("a", "b", "difference", "error", "verdict"), [
-    # Variances 0.0002 and 0.0002 of two each: error sqrt(0.0001 + 0.0001) = 0.01414.
-    ((0.40, 0.42), (0.43, 0.45), 0.03, 0.0141421, "higher"),
-    ((0.43, 0.45), (0.40, 0.42), -0.03, 0.0141421, "lower"),
-    ((0.40, 0.42), (0.42, 0.44), 0.02, 0.0141421, "cannot tell"),
-    ((0.4, 0.4), (0.4, 0.4), 0.0, 0.0, "cannot tell"),
-    ((0.4, 0.4), (0.41, 0.41), 0.01, 0.0, "higher"),
-    ((0.4,), (0.41, 0.41), 0.01, None, "one seed"),
-])
-def test_differences(a, b, difference: float, error: float | None, verdict: str) -> None:
-    def group(values: tuple[float, ...]) -> Group:
-        return Group(label="", runs=[Run(folder=Path(), all_flags=BASE, n_rounds=2, rounds={
-            10: {"miou_last": 0.0}, 20: {"miou_last": value}}) for value in values])
-
-    found = compare(group(a), group(b), "miou_last")
-    assert found.budget == 20 and found.difference == pytest.approx(difference)
-    assert found.error == (None if error is None else pytest.approx(error, abs=1e-6))
-    assert found.verdict == verdict
+def comparisons(rows: list[list[str]]) -> list[list[str]]:
+    """The cells without the group."""
+    at = rows.index(["", "epoch", "at", "difference", "p", "pairs", "verdict"])
+    return [row[1:] for row in rows[at + 2:] if len(row) == 7]
 
 
-def test_largest_common_budget(write_run, table) -> None:
-    """The second row has 20 pixels with one of two seeds; the third none of the first's budgets."""
+def test_compared_at_every_common_budget(write_run, table, tmp_path) -> None:
+    """By seed at 10 pixels: differences 0.28 and 0.30, mean 0.29, standard error 0.01, t = 29 with
+    one degree of freedom: p = 2 / pi * atan(1 / 29) = 0.022. The second row has 20 pixels with one
+    of two seeds; the third none of the first's budgets."""
     runs = [write_run(s, (0.2 + s / 50, 0.3 + s / 50)) for s in (0, 1)]
-    runs += [write_run(s, [0.5], query_strategy="random") for s in (0, 1)]
+    runs += [write_run(0, [0.48, 0.7], query_strategy="random"),
+             write_run(1, [0.52], query_strategy="random")]
     runs += [write_run(0, [0.5], query_strategy="entropy", n_pixels_by_us=7, n_init_pixels=7)]
-    rows = table(*runs)
-    at = rows.index(["", "at", "difference", "verdict"])
-    assert rows[at + 2][1:] == ["10", "+29.0 ± 1.0", "higher"]
-    assert rows[at + 3][1:] == ["", "", "no budget in common"]
+    rows = table(*runs, "--json", tmp_path / "numbers.json")
+    assert comparisons(rows) == [
+        [epoch, *cells] for epoch in ("last", "best") for cells in (
+            ["10", "+29.0 ± 1.0", "0.022", "2", "higher"], ["20", "+39.0", "", "", "one seed"])
+    ] + [["", "", "", "", "", "no budget in common"]]
+    first = json.loads((tmp_path / "numbers.json").read_text())["comparisons"][0]
+    assert first == {"group": "n_pixels_by_us 10, random", "with":
+                     "n_pixels_by_us 10, margin_sampling", "metric": "miou_last", "budget": "10",
+                     "difference": 0.29, "standard_error": 0.01, "p": 0.0219, "pairs": 2,
+                     "verdict": "higher"}
+
+
+def test_other_seeds_are_compared_by_their_means(write_run, table) -> None:
+    runs = [write_run(s, [0.40 + s / 50], max_budget=10) for s in (0, 1)]
+    runs += [write_run(s, [0.39 + s / 50], query_strategy="random", max_budget=10) for s in (2, 3)]
+    assert comparisons(table(*runs))[0] == ["last", "10", "+3.0 ± 1.4", "", "unpaired", "higher"]
 
 
 def test_budget_of_all_images_together(write_run) -> None:

@@ -11,8 +11,8 @@ from utils.report.cost import annotation_rate, computing_minutes, device_name, n
 from utils.report.html import Html, heading, links, note, page, paragraph, picture, section, table
 from utils.report.recorded import Record, read_record
 from utils.report.run_part import RunPart, Setting
-from utils.run_groups import METRICS, Group, full_name, read_groups
-from utils.table import comparison_table, main_table, save_curves
+from utils.run_groups import Group, full_name, fulls_of, read_groups
+from utils.table import comparison_table, comparison_text, main_table, save_curves
 
 _METRIC = "miou_last"
 
@@ -23,7 +23,7 @@ def write_report(folders: Sequence[Path], setting: Setting) -> Path:
     rows = read_groups(folders)
     if len(rows) == 1:
         rows = [replace(rows[0], label=full_name(rows[0].runs[0]))]
-    groups = [*rows, *_fulls(rows)]
+    groups = [*rows, *fulls_of(rows)]
     records = {group.label: [read_record(run) for run in
                              sorted(group.runs, key=lambda run: run.seed)] for group in groups}
     named = [(f"run{number}", group.label) for number, group in enumerate(groups, 1)]
@@ -42,11 +42,6 @@ def write_report(folders: Sequence[Path], setting: Setting) -> Path:
     path = setting.output / "report.html"
     write_text(path, page(f"PixelPick: {rows[0].label}", parts))
     return path
-
-
-def _fulls(groups: Sequence[Group]) -> list[Group]:
-    """Those on full masks that are no rows of their own; each once."""
-    return list({g.full.label: g.full for g in groups if g.full}.values())
 
 
 def _summary(groups: Sequence[Group]) -> str:
@@ -76,10 +71,7 @@ def _scores(groups: Sequence[Group], output: Path) -> list[Html]:
         "best: the best epoch on the evaluated split, the paper's protocol."),
         table(*main_table(groups, with_paper=True))]
     if len(groups) > 1:
-        parts += [paragraph(f"Compared with the first row ({groups[0].label}), {METRICS[_METRIC]} "
-                            "epoch, at the largest budget that both have: difference ± its "
-                            "standard error. Under two standard errors one cannot tell."),
-                  table(*comparison_table(groups, _METRIC))]
+        parts += [paragraph(comparison_text(groups)), table(*comparison_table(groups))]
     return parts
 
 

@@ -48,6 +48,14 @@ class Data:
     flags: dict
     n_workers: int
 
+    @classmethod
+    def of(cls, flags: dict, *, dir_dataset: str | None, n_workers: int) -> Data:
+        """Of a run's flags; `dir_dataset`: where its images are now, if not where it read them."""
+        folder = Path(dir_dataset or flags.get("dir_dataset") or "")
+        there = folder.is_dir() and folder != Path("")
+        return cls(folder=folder.resolve() if there else None, n_workers=n_workers,
+                   flags=flags | ({"dir_dataset": dir_dataset} if dir_dataset else {}))
+
     def load(self, model: Model, split: str, *, with_labels: bool) -> LoadedSplit:
         """Raises InputError if it is not there. Nothing is downloaded for a report."""
         spec, downsample = model.spec, model.config["downsample"]

@@ -148,3 +148,32 @@ def save_reliability(path: Path, found: Reliability) -> None:
         axis.grid(alpha=0.3)
         axis.set_xlim(0, 1)
     _save(path, figure)
+
+
+def save_reliabilities(path: Path, found: dict[str, dict[str, Reliability]]) -> None:
+    """Title -> label -> what is compared: a panel each, accuracy against confidence, and how many
+    pixels are in each bin."""
+    figure = _figure(1 + 4.2 * len(found), 5.4 + 0.15 * max(map(len, found.values())))
+    axes = figure.subplots(2, len(found), sharex=True, sharey="row", squeeze=False,
+                           height_ratios=(3, 1))
+    labels = list(dict.fromkeys(label for panel in found.values() for label in panel))
+    for (title, panel), upper, lower in zip(found.items(), *axes, strict=True):
+        upper.plot([0, 1], [0, 1], "--", color="0.5")
+        for label, curve in panel.items():
+            colour, known = f"C{labels.index(label) % 10}", curve.count > 0
+            upper.plot(curve.confidence[known], curve.accuracy[known], "o-", color=colour,
+                       markersize=4, label=label)
+            lower.stairs(100 * curve.count / max(curve.count.sum(), 1),
+                         np.linspace(0, 1, len(curve.count) + 1), color=colour)
+        upper.set_title(title, fontsize=10)
+        upper.set_ylim(0, 1)
+        lower.set_xlabel("confidence")
+        for axis in (upper, lower):
+            axis.grid(alpha=0.3)
+            axis.set_xlim(0, 1)
+    handles = {label: handle for axis in axes[0] for handle, label in
+               zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", fontsize=7)
+    axes[0, 0].set_ylabel("share that is right")
+    axes[1, 0].set_ylabel("% of pixels")
+    _save(path, figure)

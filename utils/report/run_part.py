@@ -51,11 +51,7 @@ class Setting:
     unusual: Callable[[dict], list[tuple[str, str]]]
 
     def data(self, record: Record) -> Data:
-        folder = Path(self.dir_dataset or record.flags.get("dir_dataset") or "")
-        there = folder.is_dir() and folder != Path("")
-        return Data(folder=folder.resolve() if there else None, flags=record.flags | (
-            {"dir_dataset": self.dir_dataset} if self.dir_dataset else {}),
-            n_workers=self.n_workers)
+        return Data.of(record.flags, dir_dataset=self.dir_dataset, n_workers=self.n_workers)
 
 
 class RunPart:
