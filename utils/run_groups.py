@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from utils.errors import InputError
 from utils.files import read_csv, read_json
@@ -38,6 +39,12 @@ _FOLLOWS = {"n_init_pixels": "n_pixels_by_us", "output_stride": "network_name",
             "n_epochs": "n_images", "eval_interval": "n_epochs"}
 
 
+# Named by their value alone, and always.
+_SHORT = ("network_name", "backbone", "query_strategy")
+_FILES = ("init_query",)
+_MANY = 3  # flags in a label
+
+
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """`rounds`: budget -> the round's row in metrics.csv. `n_rounds`: what it has when finished."""
@@ -53,6 +60,15 @@ class Run:
         ignored = NOT_COMPARED | (ABOUT_POINTS if self.is_full else set())
         known = as_recorded(unset_flags()) | self.all_flags  # also those it is older than
         return {name: value for name, value in known.items() if name not in ignored}
+
+    @property
+    def recipe(self) -> str:
+        return self.all_flags.get("recipe", "paper")
+
+    @property
+    def named_flags(self) -> dict:
+        """`flags`, and the recipe that some of them may come from."""
+        return self.flags | {"recipe": self.recipe}
 
     @property
     def is_full(self) -> bool:
@@ -192,16 +208,20 @@ def _own_full(group: Group, fulls: Sequence[Group]) -> Group | None:
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
-    """By the flags in which the runs differ, of which `suffix` only where nothing else does."""
+    """By the flags in which the runs differ, of which `suffix` only where nothing else does. If
+    these are many, what the first run has goes without saying."""
     if len(runs) == 1:
         return [full_name(runs[0])]
     names = list(dict.fromkeys(name for run in runs for name in run.flags))
     differing = [name for name in names if name != "suffix" and _differs(runs, name)]
+    if len({run.recipe for run in runs}) > 1:
+        differing = ["recipe", *(n for n in differing if not _follows(runs, n, "recipe"))]
     named = [name for name in differing if not (
         _FOLLOWS.get(name) in differing and _follows(runs, name, _FOLLOWS[name]))]
-    labels = [_name(run, named) for run in runs]
+    usual = runs[0].named_flags if len(named) > _MANY else {}
+    labels = [_name(run, named, usual=usual) for run in runs]
     if len(set(labels)) < len(labels):
-        labels = [_name(run, [*named, "suffix"]) for run in runs]
+        labels = [_name(run, [*named, "suffix"], usual=usual) for run in runs]
     return labels
 
 
@@ -217,14 +237,18 @@ def _differs(runs: Sequence[Run], name: str) -> bool:
 
 
 def _follows(runs: Sequence[Run], name: str, other: str) -> bool:
-    pairs = {(str(run.flags.get(name)), str(run.flags.get(other))) for run in runs}
+    pairs = {(str(run.named_flags.get(name)), str(run.named_flags.get(other))) for run in runs}
     return len(pairs) == len({value for _, value in pairs})
 
 
-def _name(run: Run, names: Sequence[str]) -> str:
+def _name(run: Run, names: Sequence[str], *, usual: Mapping[str, object] = MappingProxyType({})
+          ) -> str:
+    """Without those that have their `usual` value."""
     parts = []
     for name in names:
-        value = run.flags.get(name)
+        value = run.named_flags.get(name)
+        if name in usual and value == usual[name] and name not in _SHORT:
+            continue
         if name.endswith("_sha256"):  # the file's name says more
             name = name.removesuffix("_sha256")
             value = run.all_flags.get(name) and Path(run.all_flags[name]).name
@@ -234,6 +258,6 @@ def _name(run: Run, names: Sequence[str]) -> str:
             parts += [name] * value
         elif value is not None and value != "":
             shown = " ".join(map(str, value)) if isinstance(value, list) else str(value)
-            parts.append(shown if name in ("network_name", "backbone", "query_strategy")
-                         else f"{name} {shown}")
+            shown = Path(shown).name if name in _FILES else shown
+            parts.append(shown if name in _SHORT else f"{name} {shown}")
     return ", ".join([*parts, *["full masks"] * run.is_full]) or "as the recipe says"

@@ -98,6 +98,13 @@ def test_only_the_seed_is_grouped_over(write_run) -> None:
      ["resnet18, full masks", "resnet34"]),
     ([{"use_mc_dropout": True}, {"use_mc_dropout": False}],
      ["use_mc_dropout", "as the recipe says"]),
+    ([{"ema": 0.0}, {"ema": 0.9, "recipe": "plus"}, {"ema": 0.9, "focal": 2.0, "recipe": "plus"}],
+     ["recipe paper, focal 0.0", "recipe plus, focal 0.0", "recipe plus, focal 2.0"]),
+    # Many flags: what the first run has goes without saying.
+    ([{"query_strategy": "random"}, {"lr": 0.1}, {"ema": 0.9}, {"init_query": "/a/b.json"},
+      {"focal": 2.0, "lr": 0.1}],
+     ["random", "margin_sampling, lr 0.1", "margin_sampling, ema 0.9",
+      "margin_sampling, init_query b.json", "margin_sampling, focal 2.0, lr 0.1"]),
 ])
 def test_labels(variants: list[dict], labels: list[str], write_run) -> None:
     groups = read_groups([write_run(0, [0.1], **variant) for variant in variants])
