@@ -58,7 +58,8 @@ class Run:
     def flags(self) -> dict:
         """Those that make the experiment; its seed is none of them."""
         ignored = NOT_COMPARED | (ABOUT_POINTS if self.is_full else set())
-        known = as_recorded(unset_flags()) | self.all_flags  # also those it is older than
+        older = as_recorded(unset_flags()).items()  # than flags that have come since
+        known = self.all_flags | {n: value for n, value in older if n not in self.all_flags}
         return {name: value for name, value in known.items() if name not in ignored}
 
     @property
