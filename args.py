@@ -15,7 +15,7 @@ from utils.acquisition import ACQUISITIONS, MC_N_STEPS, VOTE_TYPE, needs
 from utils.errors import InputError
 from utils.flags import WEIGHT_TYPES, predict_parser, query_parser, train_parser
 from utils.parsing import Parser
-from utils.run_groups import ABOUT_POINTS
+from utils.run_groups import ABOUT_POINTS, ABOUT_THE_TEACHER
 from utils.runs import run_name
 from utils.segmenter import SIZES
 from utils.tiles import TILE_STRIDE
@@ -90,7 +90,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     _check(args, given)
     args.n_init_pixels = args.n_init_pixels or args.n_pixels_by_us
     if args.debug:
-        args.n_epochs = min(args.n_epochs, 2)
+        args.n_epochs, args.min_steps = min(args.n_epochs, 2), 0
         args.max_budget = min(args.max_budget, args.n_init_pixels + args.n_pixels_by_us)
     for name in ("dir_dataset", "dir_checkpoints", "dir_cache"):
         if name not in given:  # an absolute path in RECIPES stays what it is
@@ -118,11 +118,14 @@ def _recipe(parser: Parser, args: argparse.Namespace) -> dict:
     for values, place in ((recipe | own, where), (changes, f"CHANGES[{args.recipe!r}] in args.py")):
         if unknown := values.keys() - vars(args).keys():
             raise InputError(f"{place}: {', '.join(sorted(unknown))} is no flag of train.py")
+    if "recipe" in own:
+        raise InputError(f"{where}: recipe is for the command line; give --recipe there")
     own = parser.parse_values(own, where=where)
     n_pixels = (recipe | own)["n_pixels_by_us"] if args.n_pixels_by_us is None else \
         args.n_pixels_by_us
     if n_pixels == 0:
         changes = {name: value for name, value in changes.items() if name not in ABOUT_POINTS}
+        own = {name: value for name, value in own.items() if name not in ABOUT_THE_TEACHER}
     return recipe | changes | own
 
 

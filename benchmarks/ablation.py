@@ -117,7 +117,7 @@ def parse(argv: Sequence[str]) -> tuple[dict[str, str], argparse.Namespace]:
     names = [name for name, _ in args.ingredient]
     if len(set(names)) < len(names):
         raise InputError("--ingredient: two have the same name")
-    if "--vary" in of_study:
+    if any(word.partition("=")[0] == "--vary" for word in of_study):
         raise InputError("--vary: the variants of an ablation follow from --ingredient")
     found = dict(args.ingredient)
     vary = dict.fromkeys(variants(found).values())  # of two, one alone is the other removed

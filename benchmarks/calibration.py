@@ -26,14 +26,13 @@ from utils import comparison
 from utils.calibration import Reliability, pooled
 from utils.device import select_device
 from utils.errors import InputError, run_program
-from utils.files import write_json
+from utils.files import file_digest, write_json
 from utils.machine import describe_machine
 from utils.models import load_model
 from utils.parsing import Parser, integer
 from utils.report.evaluation import Data, Evaluation, evaluate
 from utils.report.pictures import save_reliabilities
 from utils.run_groups import Group, Run, fulls_of, read_groups
-from utils.runs import file_digest
 from utils.table import budget_name, markdown_table, mean_cell
 
 # By seed, at a budget of a group.

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from datasets.camvid import CAMVID
 from datasets.images import Sample, list_samples
+from datasets.spec import Split
 from utils.errors import InputError, run_program
 from utils.parsing import Parser
 
@@ -38,6 +39,14 @@ def parts_of(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
     return parts
 
 
+def _link(samples: Sequence[Sample], split: Split, output: Path) -> None:
+    for folder in (split.images, split.labels):
+        (output / folder).mkdir(parents=True)
+    for sample in samples:
+        for folder, file in ((split.images, sample.image), (split.labels, sample.label)):
+            (output / folder / file.name).symlink_to(file.resolve())
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dir_dataset", type=Path, required=True, help="the data set's folder")
@@ -46,13 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.output.exists():
         raise InputError(f"{args.output} is there already; give a new folder")
     parts = parts_of(list_samples(args.dir_dataset, CAMVID.splits["train"]))
-    for part, samples in parts.items():
-        split = CAMVID.splits[part]
-        for folder in (split.images, split.labels):
-            (args.output / folder).mkdir(parents=True)
-        for sample in samples:
-            for folder, file in ((split.images, sample.image), (split.labels, sample.label)):
-                (args.output / folder / file.name).symlink_to(file.resolve())
+    try:
+        for part, samples in parts.items():
+            _link(samples, CAMVID.splits[part], args.output)
+    except OSError as error:
+        raise InputError(f"cannot write {args.output}: {error.strerror}") from error
     print(", ".join(f"{part}: {len(samples)} images" for part, samples in parts.items()))
     return 0
 

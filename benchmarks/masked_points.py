@@ -8,12 +8,9 @@ is resized with the image by nearest neighbour: below scale 1 labels are lost, a
 repeated, and all move by part of a pixel. The first line measures that, without training. The
 second one also trains with such masks: train.py with the flags behind `--`, in a run of its own
 (suffix `mask`); batch norm, decoder and all draws are those of train.py. With `--points exact` it
-is train.py itself. For several seeds, repeat it with --seed; then
-
-    python benchmarks/study.py --vary "" "--suffix mask" --seeds 0 1 2 -- --dataset_name cv ...
-
-finds the finished runs and compares them. It differs from the original in that a crop may begin
-between two pixels.
+is train.py itself. For several seeds, repeat both with --seed; `python -m utils.table RUN...` then
+compares the runs. (Do not repeat the suffix with train.py or in a study: they go on with exact
+points.) It differs from the original in that a crop may begin between two pixels.
 """
 
 from __future__ import annotations

@@ -191,6 +191,13 @@ def first_round(flags: dict) -> dict | None:
             if name not in NOT_THE_EXPERIMENT | AFTER_THE_FIRST | {"suffix"}}
 
 
+def _began_as(record: dict, wanted: dict) -> bool:
+    """Whether a run with this args.json did. One of masked_points.py did not, whatever its flags
+    say."""
+    masked = any(Path(word).name == "masked_points.py" for word in record.get("command", []))
+    return not masked and first_round(record["flags"]) == wanted
+
+
 def adopt_first_round(job: Job) -> None:
     """Start the job with a copy of the first round of a run beside it that has the same and has
     finished it; nothing happens if there is none, or if the job was started before."""
@@ -198,7 +205,7 @@ def adopt_first_round(job: Job) -> None:
     if wanted is None or job.folder.exists():
         return
     found = (metrics.parent for metrics in sorted(job.folder.parent.glob("*/metrics.csv"))
-             if first_round(read_json(metrics.with_name("args.json"))["flags"]) == wanted)
+             if _began_as(read_json(metrics.with_name("args.json")), wanted))
     # A run that scripts/reproduce-camvid.sh has unpacked has no networks of its finished rounds.
     networks = ("last.pt", "best.pt")
     source = next((folder for folder in found if read_run(folder).rounds and all(

@@ -101,6 +101,7 @@ def test_unfinished_runs_leave_their_cells_empty(tmp_path: Path) -> None:
     (["--ingredient", "all: --ema 0.9"], "another name than none and all"),
     (["--ingredient", "a: --ema 0.9", "--ingredient", "a: --lr 1"], "same name"),
     (["--ingredient", "a: --ema 0.9", "--vary", "--lr 1"], "follow from --ingredient"),
+    (["--ingredient", "a: --ema 0.9", "--vary=--lr 1"], "follow from --ingredient"),
     (["--ingredient", "a: --ema 0.9", "--no_such_flag"], "no_such_flag"),
     ([], "--ingredient"),
 ])

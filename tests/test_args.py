@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,28 @@ def test_plus_changes_the_recipe_and_flags_win(monkeypatch: pytest.MonkeyPatch) 
     # What is about points alone is not for full masks.
     full = parse("--recipe", "plus", "--n_pixels_by_us", "0")
     assert (full.class_balance, full.ema, full.teacher) == (0.5, 0.9, 0.0)
+
+
+def test_own_files_flags_and_recipes(tmp_path: Path) -> None:
+    """A file's flags win over --recipe, which it cannot choose; a teacher is not for full masks."""
+    path = tmp_path / "own.yaml"
+
+    def with_flags(flags: str, *argv: str) -> Namespace:
+        path.write_text("name: own\nclasses: [a, b]\ntrain: {images: i, labels: l}\n"
+                        f"flags: {{{flags}}}\n")
+        return args.parse_arguments(["--p_dataset_config", str(path), *argv])
+
+    taught = "teacher: 0.5, teacher_threshold: 0.3, ema: 0.9"
+    points = with_flags(taught, "--recipe", "plus")
+    assert (points.teacher, points.ema, points.class_balance) == (0.5, 0.9, 0.5)
+    full = with_flags(taught, "--n_pixels_by_us", "0")
+    assert (full.teacher, full.teacher_threshold, full.ema) == (0.0, 0.5, 0.9)
+    with pytest.raises(InputError, match="own.yaml, flags: recipe is for the command line"):
+        with_flags("recipe: plus")
+
+
+def test_debug_is_quick_whatever_the_flags() -> None:
+    assert (parse("--debug", "--min_steps", "4000").min_steps, parse("--debug").n_epochs) == (0, 2)
 
 
 def test_every_change_is_of_flags(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,8 @@ def test_the_last_quarter_of_each_sequence_is_held_out(data: Path, tmp_path: Pat
 def test_bad_input(data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is there already; give a new folder"):
         hold_out(data, data)
+    with pytest.raises(InputError, match="cannot write .*: Not a directory"):
+        hold_out(data, data / "train" / "0001TP_00000.png" / "out")
     with pytest.raises(InputError, match="nowhere"):
         hold_out(tmp_path / "nowhere", tmp_path / "out")
     (data / "trainannot" / "0006R0_00001.png").unlink()

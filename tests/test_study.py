@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.study import first_round, full_runs, parse, plan
+from benchmarks.study import adopt_first_round, first_round, full_runs, parse, plan
 from tests.conftest import quick_flags
 from train import main
-from utils.checkpoints import load_checkpoint
+from utils.checkpoints import load_checkpoint, save_checkpoint
 from utils.errors import InputError
-from utils.files import read_csv
+from utils.files import read_csv, write_json, write_text
 
 STUDY = Path(__file__).resolve().parents[1] / "benchmarks" / "study.py"
 CV = ["--dataset_name", "cv"]
@@ -141,6 +141,21 @@ def test_a_first_round_is_trained_once(start, tiny_camvid: Path, tmp_path: Path)
         asking = load_checkpoint(together / "0_query" / name)["config"]["asking"]
         assert asking == load_checkpoint(alone / "0_query" / name)["config"]["asking"]
         assert asking["strategy"] == "random"
+
+
+@pytest.mark.parametrize(("program", "adopted"), [("train.py", True), ("masked_points.py", False)])
+def test_a_first_round_with_masked_points_is_another(program: str, adopted: bool,
+                                                     tmp_path: Path) -> None:
+    there, wanted = plan([*CV, "--dir_checkpoints", str(tmp_path)], ["--suffix mask", ""], [0])
+    write_json(there.folder / "args.json", {"flags": there.recorded,
+                                            "command": ["python", f"benchmarks/{program}"]})
+    write_text(there.folder / "metrics.csv", "round,pixels_per_image,pixels_total,miou_last,"
+                                             "miou_best\n0,10,100,0.2,0.3\n")
+    for name in ("last.pt", "best.pt"):
+        (there.folder / "0_query").mkdir(exist_ok=True)
+        save_checkpoint(there.folder / "0_query" / name, {"config": {}})
+    adopt_first_round(wanted)
+    assert wanted.folder.exists() == adopted
 
 
 def test_a_variant_that_fails(start, tmp_path: Path) -> None:

@@ -41,7 +41,8 @@ def train_one_epoch(network: nn.Module, batches: Iterable[Batch], *,
     function below does; `step_done` is called after each step with its loss, still on the device.
 
     A step is made of `n_pieces` batches in a row, and of those of all processes: its loss is the
-    (weighted) mean over the labelled positions in all of them, and what a `teacher` adds."""
+    (weighted) mean over the labelled positions in all of them, and what a `teacher` adds, the mean
+    of the batches'."""
     train_mode(network, freeze_bn=freeze_bn)
     batches, losses = iter(batches), []
     while pieces := list(itertools.islice(batches, n_pieces)):

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 from datasets import DATASET_NAMES
 from datasets.annotations import CONFLICTS
@@ -180,11 +182,12 @@ def train_parser(recipes: Iterable[str]) -> Parser:
     return parser
 
 
-def unset_flags() -> dict:
+@cache
+def unset_flags() -> MappingProxyType[str, object]:
     """What the flags of train.py are that no recipe sets, if they are not given: so were runs made
     that are older than a flag."""
     parsed = vars(train_parser(("paper",)).parse_args([]))
-    return {name: value for name, value in parsed.items() if value is not None}
+    return MappingProxyType({name: value for name, value in parsed.items() if value is not None})
 
 
 def _add_asking(group: argparse._ActionsContainer, *, n_pixels_help: str = "") -> None:

@@ -87,8 +87,8 @@ def balanced(labels: np.ndarray | Canvas, *, n_classes: int, device: torch.devic
 def class_counts(labels: np.ndarray | Canvas, *, n_classes: int) -> np.ndarray:
     """How many of `labels` `(N, ...)` have each class, `(C,)` int64; others do not count."""
     counts = np.zeros(n_classes, np.int64)
-    for part in np.array_split(np.arange(len(labels)), -(-len(labels) // _AT_ONCE)):
-        of_part = labels[part]
+    for start in range(0, len(labels), _AT_ONCE):
+        of_part = labels[np.arange(start, min(start + _AT_ONCE, len(labels)))]
         known = (of_part >= 0) & (of_part < n_classes)
         counts += np.bincount(of_part[known], minlength=n_classes)
     return counts

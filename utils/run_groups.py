@@ -19,16 +19,16 @@ from utils.runs import NOT_THE_EXPERIMENT, as_recorded
 METRICS = {"miou_last": "last", "miou_best": "best"}
 BUDGETS = {"per_image": "labelled pixels per image", "total": "labelled pixels in all"}
 
+ABOUT_THE_TEACHER = frozenset({"teacher", "teacher_targets", "teacher_threshold"})
 # Flags that only concern points: a run on full masks has them without using them.
 ABOUT_POINTS = frozenset({
     "n_init_pixels", "n_pixels_by_us", "max_budget", "query_strategy", "top_n_percent",
     "reverse_order", "labeller", "init_query", "use_mc_dropout", "mc_n_steps", "mc_layers",
     "vote_type", "temperature", "label_noise", "label_noise_redraw", "ask_balance", "min_distance",
-    "allocate", "teacher", "teacher_targets", "teacher_threshold",
-})
+    "allocate",
+}) | ABOUT_THE_TEACHER
 # What a run does from its second round on: its first does not depend on these.
-AFTER_THE_FIRST = ABOUT_POINTS - {"n_init_pixels", "labeller", "init_query", "teacher",
-                                  "teacher_targets", "teacher_threshold"}
+AFTER_THE_FIRST = ABOUT_POINTS - ABOUT_THE_TEACHER - {"n_init_pixels", "labeller", "init_query"}
 # A row's own full supervision may differ in these too: it has all images, in other epochs.
 BESIDE_FULL = frozenset({"n_images", "n_epochs", "eval_interval", "suffix"})
 # Files are compared by their content, `*_sha256`.
@@ -244,7 +244,7 @@ def _follows(runs: Sequence[Run], name: str, other: str) -> bool:
 
 def _name(run: Run, names: Sequence[str], *, usual: Mapping[str, object] = MappingProxyType({})
           ) -> str:
-    """Without those that have their `usual` value."""
+    """Without those that have their `usual` value. What is usual and missing here is said too."""
     parts = []
     for name in names:
         value = run.named_flags.get(name)
@@ -255,9 +255,11 @@ def _name(run: Run, names: Sequence[str], *, usual: Mapping[str, object] = Mappi
             value = run.all_flags.get(name) and Path(run.all_flags[name]).name
             if value is None and name == "weights":
                 name, value = "weight_type", run.flags.get("weight_type")
-        if isinstance(value, bool):
-            parts += [name] * value
-        elif value is not None and value != "":
+        if value is None or value is False or value == "":
+            parts += [f"without {name}"] * (name in usual)
+        elif value is True:
+            parts.append(name)
+        else:
             shown = " ".join(map(str, value)) if isinstance(value, list) else str(value)
             shown = Path(shown).name if name in _FILES else shown
             parts.append(shown if name in _SHORT else f"{name} {shown}")

@@ -123,6 +123,7 @@ def test_classes_are_counted_without_void() -> None:
                            n_classes=N_CLASSES)
     assert counted.tolist() == [(maps == c).sum() for c in range(N_CLASSES)]
     assert class_counts(maps, n_classes=N_CLASSES).tolist() == counted.tolist()
+    assert class_counts(np.zeros(0, np.int64), n_classes=2).tolist() == [0, 0]
 
 
 def test_weights_are_powers_of_the_frequencies_of_mean_one() -> None:

@@ -105,6 +105,10 @@ def test_only_the_seed_is_grouped_over(write_run) -> None:
       {"focal": 2.0, "lr": 0.1}],
      ["random", "margin_sampling, lr 0.1", "margin_sampling, ema 0.9",
       "margin_sampling, init_query b.json", "margin_sampling, focal 2.0, lr 0.1"]),
+    # But not what it has and others lack.
+    ([{"freeze_bn": True, "n_images": 9}, {"freeze_bn": False, "n_images": 9}, {"freeze_bn": True},
+      {"freeze_bn": True, "n_images": 9, "ema": 0.9, "lr": 0.1}],
+     ["as the recipe says", "without freeze_bn", "without n_images", "ema 0.9, lr 0.1"]),
 ])
 def test_labels(variants: list[dict], labels: list[str], write_run) -> None:
     groups = read_groups([write_run(0, [0.1], **variant) for variant in variants])
