@@ -190,12 +190,16 @@ def _check(args: argparse.Namespace, given: set[str]) -> None:
 
 def check_asking(*, strategy: str, reverse_order: bool, top_n_percent: float,
                  use_mc_dropout: bool = False, mc_n_steps: int = MC_N_STEPS,
-                 mc_layers: str = "all", vote_type: str = VOTE_TYPE, **_: object) -> None:
+                 mc_layers: str = "all", vote_type: str = VOTE_TYPE, ask_balance: float = 0.0,
+                 **_: object) -> None:
     """Raises InputError for a combination without a meaning, and for a checkpoint's strategy that
     is not there."""
     if reverse_order and top_n_percent == 0:
         raise InputError("--reverse_order takes the most uncertain of a drawn --top_n_percent of "
                          "the pixels; with 0 none are drawn")
+    if ask_balance and top_n_percent == 1 and not reverse_order:
+        raise InputError(f"--ask_balance {ask_balance:g} has no meaning with --top_n_percent 1: "
+                         "all pixels are drawn alike")
     if strategy not in ACQUISITIONS:
         raise InputError(f"unknown query strategy {strategy!r}; choose from "
                          f"{', '.join(ACQUISITIONS)}")

@@ -97,6 +97,8 @@ def next_query(network: nn.Module, split: LoadedSplit, *, predictor: Predictor,
     `(H, W)` for each image). Also returns the entropy in nats at the chosen pixels, `(K,)`. Of
     several processes each looks at the predictor's share of the images; all get the whole query.
 
+    Raises ValueError for `ask_balance` without `class_counts`.
+
     use_mc_dropout: ask a committee, `mc_n_steps` passes with dropout in `mc_layers` of MC_LAYERS,
         whose distribution is the `vote_type` of VOTE_TYPES. Predictions, probabilities and
         entropies are then those of the passes' mean, whatever the vote type.
@@ -105,6 +107,8 @@ def next_query(network: nn.Module, split: LoadedSplit, *, predictor: Predictor,
         class predicted there has already; see utils.selection.
     min_distance: of pixels, also from those of `asked`, (y, x) `(m, 2)` for each image.
     allocate: of ALLOCATIONS: n for each image, or n on average."""
+    if ask_balance and class_counts is None:
+        raise ValueError("ask_balance needs class_counts, how many labels each class has so far")
     if use_mc_dropout:
         predicted = _committees(network, split, predictor, n_passes=mc_n_steps,
                                 layers=mc_layers, temperature=temperature,
@@ -125,7 +129,7 @@ def next_query(network: nn.Module, split: LoadedSplit, *, predictor: Predictor,
             ranked = favouring_rare(of_image, predictions.numpy()[position], weights)
         try:
             pixels = select_pixels(
-                ranked, n=max(n, min(most, int((~excluded[index]).sum()))), name=name,
+                ranked, n=max(n, min(most, int((~np.isneginf(of_image)).sum()))), name=name,
                 top_n_percent=top_n_percent, reverse_order=reverse_order, min_distance=min_distance,
                 asked=None if asked is None else asked[index],
                 rng=random_generator(seed, "query", round_index, name))
@@ -266,7 +270,7 @@ def run(args: argparse.Namespace) -> int:
     masks = excluding(masks, asked)
     counts = None
     if asking.get("ask_balance"):
-        counts = _answered(args.checkpoint, split, n_classes=len(model.config["classes"]))
+        counts = _answered(args.checkpoint, split, n_classes=model.spec.n_classes)
     query, _ = next_query(
         model.network, split, predictor=model.predictor(batch_size=args.batch_size),
         excluded=masks, seed=model.config["seed"] if args.seed is None else args.seed,

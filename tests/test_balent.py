@@ -227,6 +227,13 @@ def test_no_labels_have_no_temperature():
         fitted_temperature(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long))
 
 
+def test_a_diverged_network_has_no_temperature():
+    logits = torch.zeros(4, 3)
+    logits[2, 1] = float("nan")
+    with pytest.raises(InputError, match="not finite; did the training diverge"):
+        fitted_temperature(logits, torch.zeros(4, dtype=torch.long))
+
+
 def test_the_program_prints_the_flag(tiny_camvid: Path, tmp_path: Path, capsys):
     """Of an untrained network in a checkpoint."""
     from datasets import DATASETS
@@ -240,9 +247,11 @@ def test_the_program_prints_the_flag(tiny_camvid: Path, tmp_path: Path, capsys):
                tmp_path / "last.pt")
     argv = ["--checkpoint", str(tmp_path / "last.pt"), "--dir_dataset", str(tiny_camvid),
             "--device", "cpu", "--n_workers", "1", "--batch_size"]
+    with pytest.raises(InputError, match="required: --split"):
+        temperature.main([*argv, "1"])
     printed = []
     for batch_size in ("1", "3"):
-        assert temperature.main([*argv, batch_size]) == 0
+        assert temperature.main([*argv, batch_size, "--split", "test"]) == 0
         printed.append(capsys.readouterr().out.strip().splitlines()[-1])
     name, value = printed[0].split()
     assert name == "--temperature" and 0.05 <= float(value) <= 20

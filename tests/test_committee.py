@@ -172,6 +172,8 @@ def test_a_diverged_network_is_named_as_bad_input(how):
     (("--mc_n_steps", "5"), "--mc_n_steps 5 has no meaning without --use_mc_dropout"),
     (("--mc_layers", "last"), "--mc_layers last has no meaning without --use_mc_dropout"),
     (("--temperature", "0"), "'0' is not"),
+    (("--ask_balance", "0.5", "--top_n_percent", "1"),
+     "--ask_balance 0.5 has no meaning with --top_n_percent 1"),
     (("-qs", "balent"), "balent asks a committee: give --use_mc_dropout"),
     (("--use_mc_dropout", "--mc_n_steps", "0"), "'0' is not an integer of at least 1"),
     (("--use_mc_dropout", "--vote_type", "loud"), "unknown vote type 'loud'; choose from soft, h"),

@@ -243,7 +243,8 @@ def test_a_run_goes_on_with_another_number_of_processes(tiny_camvid: Path, tmp_p
 
     flags = ["--checkpoint", str(run / "0_query" / "last.pt"), "--dir_dataset", str(tiny_camvid),
              "--device", "cpu", "--exclude_void", "--dir_output"]
-    committee = ["--use_mc_dropout", "--mc_n_steps", "3"]
+    committee = ["--use_mc_dropout", "--mc_n_steps", "3", "--allocate", "global", "--ask_balance",
+                 "0.5", "--min_distance", "2"]
     for more in ([str(tmp_path / "a")], [str(tmp_path / "b"), *committee]):
         assert run_in_processes(2, query.main, [*flags, *more]) == [0, 0]
     query.main([*flags, str(tmp_path / "c"), *committee])

@@ -172,14 +172,19 @@ def balent(probabilities: Tensor, committee: Committee) -> Tensor:
     The score is 1 / BalEnt, above 1, where BalEnt >= 0, else BalEnt: what is asked first is
     undecided in a way that an answer settles; last come certain pixels, and those whose passes are
     certain of different classes."""
-    mean = committee.mean.double()
+    mean, variance = _in_float64(committee.mean), _in_float64(committee.variance)
     h = torch.special.entr(mean).sum(dim=1)  # (B, H, W)
     m = mean.clamp(_SMALLEST_MOMENT, 1 - _SMALLEST_MOMENT)
-    total = m * (1 - m) / committee.variance.double().clamp(min=_SMALLEST_MOMENT) - 1  # a + b
+    total = m * (1 - m) / variance.clamp(min=_SMALLEST_MOMENT) - 1  # a + b
     total = total.clamp(min=_SMALLEST_SUM)
     gained = _beta_entropy(m * total + 1, (1 - m) * total)  # (B, C, H, W)
     value = ((m * gained).sum(dim=1) + h) / (h + math.log(2))
     return torch.where(value >= 0, 1 / value.clamp(min=_SMALLEST_BALENT), value)
+
+
+def _in_float64(x: Tensor) -> Tensor:
+    """On the CPU where the device has no such numbers (mps)."""
+    return (x.cpu() if x.device.type == "mps" else x).double()
 
 
 def _beta_entropy(a: Tensor, b: Tensor) -> Tensor:

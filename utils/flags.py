@@ -205,7 +205,8 @@ def _add_asking(group: argparse._ActionsContainer, *, n_pixels_help: str = "") -
                             "image times the number of labels that class has, to the power of "
                             "minus this")
     group.add_argument("--min_distance", type=non_negative, default=0.0, metavar="PIXELS",
-                       help="do not ask nearer than this to another asked pixel")
+                       help="after the first round do not ask nearer than this to another asked "
+                            "pixel, while --top_n_percent has others")
     group.add_argument("--allocate", type=named("allocation", ALLOCATIONS), default="image",
                        help="image: as many pixels of each image; global: more of the images "
                             "with more of the data set's most uncertain pixels, from a quarter "
@@ -272,8 +273,8 @@ def temperature_parser() -> Parser:
                                 "it was not trained on.")
     _add_checkpoint(parser)
     parser.add_argument("--dir_dataset", required=True, help="the dataset's root folder")
-    parser.add_argument("--split", metavar="NAME",
-                        help="whose label maps (default: those that train.py evaluates on)")
+    parser.add_argument("--split", metavar="NAME", required=True,
+                        help="whose label maps; not the split that you report")
     parser.add_argument("--batch_size", type=integer(1), default=8)
     parser.add_argument("--n_workers", type=integer(0), default=4)
     parser.add_argument("--device", default="auto")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 
@@ -45,26 +46,35 @@ def select_pixels(scores: np.ndarray, *, n: int, top_n_percent: float, reverse_o
     else:
         top = np.arange(len(free)) if pool == len(free) else _top(values, pool, keys)
         order = top[_smallest(keys[top], n_ordered)]
-    pixels = np.stack(np.unravel_index(free[order], scores.shape), axis=1).astype(np.int64)
-    return _apart(pixels, n=n, min_distance=min_distance, asked=asked) if min_distance else pixels
+    order = free[order]
+    if min_distance:
+        order = _apart(order, scores.shape, n=n, min_distance=min_distance, asked=asked)
+    return np.stack(np.unravel_index(order, scores.shape), axis=1).astype(np.int64)
 
 
-def _apart(pixels: np.ndarray, *, n: int, min_distance: float,
+def _apart(order: np.ndarray, size: tuple[int, int], *, n: int, min_distance: float,
            asked: np.ndarray | None) -> np.ndarray:
-    """The first `n` of `pixels` `(m, 2)` that keep their distance from those before and from
-    `asked`; then, if they are too few, the first of the rest."""
-    def far(others: np.ndarray, centre: np.ndarray) -> np.ndarray:
-        return np.square(others - centre).sum(axis=1) >= min_distance ** 2
+    """Of flat indices `(m,)` into an image of `size` the first `n` that keep their distance from
+    those before and from `asked`; then, if they are too few, the first of the rest."""
+    near, reach = np.zeros(size, bool), math.ceil(min(min_distance, max(size)))
+    is_near = near.ravel()  # the same memory
 
-    left = np.arange(len(pixels))
-    for centre in () if asked is None else asked:
-        left = left[far(pixels[left], centre)]
+    def keep_off(y: int, x: int) -> None:
+        y0, x0 = max(y - reach, 0), max(x - reach, 0)
+        part = near[y0:y + reach + 1, x0:x + reach + 1]
+        rows, columns = np.ogrid[y0:y0 + part.shape[0], x0:x0 + part.shape[1]]
+        part |= (rows - y) ** 2 + (columns - x) ** 2 < min_distance ** 2
+
+    for y, x in [] if asked is None else asked.tolist():
+        keep_off(y, x)
     chosen: list[int] = []
+    left = order[~is_near[order]]
     while len(left) and len(chosen) < n:
-        chosen.append(left[0])
-        left = left[far(pixels[left], pixels[left[0]])]
-    rest = np.setdiff1d(np.arange(len(pixels)), chosen)
-    return pixels[np.concatenate([np.array(chosen, np.int64), rest[:n - len(chosen)]])]
+        chosen.append(int(left[0]))
+        keep_off(*divmod(chosen[-1], size[1]))
+        left = left[~is_near[left]]
+    rest = order[~np.isin(order, chosen)][:n - len(chosen)] if len(chosen) < n else order[:0]
+    return np.concatenate([np.array(chosen, np.int64), rest])
 
 
 def _top(values: np.ndarray, n: int, keys: np.ndarray) -> np.ndarray:
@@ -96,16 +106,17 @@ def _smallest(keys: np.ndarray, n: int | None) -> np.ndarray:
 def rarity(class_counts: np.ndarray, *, power: float) -> np.ndarray:
     """How much a pixel of each class counts, `(C,)` in (0, 1], by the number of labels `(C,)` so
     far: (1 + number) to the power of minus `power`, 1 for the rarest class."""
-    weights = (1.0 + class_counts) ** -power
-    return weights / weights.max()
+    labels = 1.0 + class_counts
+    return (labels / labels.min()) ** -power  # not all zero, however large the power
 
 
 def favouring_rare(scores: np.ndarray, predictions: np.ndarray,
                    weights: np.ndarray) -> np.ndarray:
     """Scores `(H, W)` -> the fraction of the image's pixels that score at most as high, times the
-    weight `(C,)` of the class that is predicted there, `(H, W)`. -inf stays."""
+    weight `(C,)` of the class that is predicted there, `(H, W)`; of equals the mean. What is not
+    finite stays."""
     ranks = rankdata(scores).reshape(scores.shape) / scores.size
-    return np.where(np.isneginf(scores), -np.inf, ranks * weights[predictions])
+    return np.where(np.isfinite(scores), ranks * weights[predictions], scores)
 
 
 def quantiles(scores: np.ndarray) -> np.ndarray:
@@ -121,8 +132,9 @@ def _even(found: np.ndarray, *, n: int, top_n_percent: float) -> np.ndarray:
 
 
 def _global(found: np.ndarray, *, n: int, top_n_percent: float) -> np.ndarray:
-    """A quarter of `n` for each image; the rest in proportion to how many of the pixels of highest
-    score of the whole data set it has, up to four times `n`."""
+    """A quarter of `n` for each image; the rest in proportion to how many it has of the pixels of
+    highest score of the whole data set (5 % of all where `top_n_percent` is 0), up to four times
+    `n`."""
     n_free, values = found[:, 0], found[:, 1:]
     mass = np.repeat(n_free / _N_QUANTILES, _N_QUANTILES).reshape(values.shape)
     wanted = (top_n_percent or 0.05) * mass.sum()

@@ -35,9 +35,13 @@ _LOWEST, _HIGHEST = 0.05, 20.0
 
 def fitted_temperature(logits: Tensor, labels: Tensor) -> float:
     """The T, in 0.05..20, that minimises the negative log likelihood of labels `(K,)` under
-    softmax(logits / T), logits `(K, C)`. Raises InputError if there are none."""
+    softmax(logits / T), logits `(K, C)`. Raises InputError if there are none, and for logits that
+    are not finite."""
     if not len(labels):
         raise InputError("no labelled pixel to fit a temperature to")
+    if not logits.isfinite().all():
+        raise InputError("the network's logits are not finite; did the training diverge? Try "
+                         "another checkpoint")
     found = minimize_scalar(lambda log: negative_log_likelihood(logits, labels, math.exp(log)),
                             bounds=(math.log(_LOWEST), math.log(_HIGHEST)), method="bounded")
     return math.exp(found.x)
@@ -74,15 +78,14 @@ def calibration_error(logits: Tensor, labels: Tensor, temperature: float) -> flo
 def main(argv: Sequence[str] | None = None) -> int:
     args = temperature_parser().parse_args(argv)
     model = load_model(args.checkpoint, device=select_device(args.device))
-    split = args.split or model.spec.evaluation
     data = Data(folder=Path(args.dir_dataset), flags={}, n_workers=args.n_workers)
-    logits, labels = drawn_logits(model.network, data.load(model, split, with_labels=True),
+    logits, labels = drawn_logits(model.network, data.load(model, args.split, with_labels=True),
                                   model.predictor(batch_size=args.batch_size))
     temperature = round(fitted_temperature(logits, labels), 3)
     before, after = ((negative_log_likelihood(logits, labels, t),
                       100 * calibration_error(logits, labels, t)) for t in (1.0, temperature))
     print(f"negative log likelihood {before[0]:.3f} -> {after[0]:.3f} nats, expected calibration "
-          f"error {before[1]:.1f} -> {after[1]:.1f} %, on {len(labels)} pixels of {split}",
+          f"error {before[1]:.1f} -> {after[1]:.1f} %, on {len(labels)} pixels of {args.split}",
           file=sys.stderr)
     print(f"--temperature {temperature:g}")
     return 0

@@ -62,6 +62,7 @@ def test_rarity_is_a_power_of_the_number_of_labels() -> None:
     weights = rarity(np.array([0, 3, 99]), power=0.5)
     assert weights == pytest.approx([1, 0.5, 0.1])
     assert rarity(np.array([7, 7, 7]), power=2.0) == pytest.approx([1, 1, 1])
+    assert rarity(np.array([7, 9]), power=1000.0).tolist() == pytest.approx([1, 0])
 
 
 def test_a_rare_class_is_asked_before_a_less_certain_common_one() -> None:
@@ -69,6 +70,13 @@ def test_a_rare_class_is_asked_before_a_less_certain_common_one() -> None:
     ranked = favouring_rare(scores, np.array([[1, 0, 0, 1]]), np.array([0.25, 1.0]))
     # Ranks: 2, 4, 3 of 4 (the excluded one has the first).
     assert ranked.tolist() == [[0.5, 0.25, 0.1875, -np.inf]]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_scores_that_are_not_finite_are_not_hidden_by_their_rank(scores, bad) -> None:
+    scores[3, 3] = bad
+    with pytest.raises(ValueError, match="not finite"):
+        choose(favouring_rare(scores, np.zeros(scores.shape, int), np.ones(1)))
 
 
 def found_of(*images: np.ndarray) -> np.ndarray:
@@ -138,6 +146,20 @@ def test_a_balanced_query_asks_more_of_the_rare_class(split) -> None:
     query, _ = ask(network, split, ask_balance=0.5, class_counts=counts)
     balanced = np.concatenate(query.predictions)
     assert (balanced == rarest).sum() > (plain == rarest).sum()
+
+
+def test_a_balanced_query_needs_to_know_the_labels(split) -> None:
+    with pytest.raises(ValueError, match="ask_balance needs class_counts"):
+        ask(TinyNetwork(), split, ask_balance=0.5)
+
+
+def test_asked_pixels_keep_their_distance_from_those_of_other_rounds(split) -> None:
+    earlier, _ = ask(TinyNetwork(), split, round_index=1)
+    query, _ = ask(TinyNetwork(), split, round_index=2, min_distance=3.0, asked=earlier.pixels,
+                   top_n_percent=0.5, n=3)
+    assert query.n_pixels == 21
+    assert all(distances(pixels, before).min() >= 3
+               for pixels, before in zip(query.pixels, earlier.pixels, strict=True))
 
 
 def test_scores_of_a_balanced_query_are_the_acquisitions_own(split) -> None:
