@@ -64,7 +64,7 @@ RECIPES: dict[str, dict] = {
 CHANGES: dict[str, dict] = {
     "paper": {},
     # Chosen on a part of CamVid's training images (README).
-    "plus": dict(class_balance=0.5, schedule="poly", backbone_lr_factor=1.0, ema=0.998),
+    "plus": dict(class_balance=0.5, schedule="poly", backbone_lr_factor=1.0),
 }
 
 _NOT_GIVEN = object()
