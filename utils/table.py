@@ -137,16 +137,16 @@ def _published_table(groups: Sequence[Group], published: Sequence[Published]) ->
             continue
         flags, budget = group.flags, group.budgets[-1]
         for metric, epoch in METRICS.items():
-            of_full = group.percent_of_full(metric)
+            of_full, found = group.percent_of_full(metric), group.values(metric, budget)
             rows.append([f"ours: {group.label}", flags["dataset_name"],
                          f"{flags.get('network_name')}, {flags.get('backbone')}",
                          f"{budget_name(budget)} px",
                          f"{statistics.mean(group.values('percent', budget)):.3g}",
-                         mean_cell(group.values(metric, budget)),
+                         mean_cell(found),
                          mean_cell(group.full.values(metric, FULL)) if group.full else "",
                          _percent(of_full and of_full[0]),
                          f"1 / {flags.get('downsample', 1)}",
-                         f"{epoch} epoch, {_runs(len(group.runs))}", ""])
+                         f"{epoch} epoch, {_runs(len(found))}", ""])
     for row in published:
         budget, percent = row.largest, row.percent_of_pixels(row.largest)
         unit = f"% of {row.percent_of}" if row.percent_of else "px"

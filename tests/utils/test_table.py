@@ -210,13 +210,15 @@ def test_pictures_and_numbers(write_run, table, tmp_path) -> None:
 
 
 def test_beside_published_results(write_run, table) -> None:
-    run = write_run(0, (0.3, 0.5), dataset_name="cityscapes", downsample=4)
-    rows = table(run)
+    run, unfinished = (write_run(seed, miou, dataset_name="cityscapes", downsample=4)
+                       for seed, miou in enumerate([(0.3, 0.5), [0.3]]))
+    rows = table(run, unfinished)
     at = next(number for number, row in enumerate(rows) if row[0] == "method")
     methods = [row[0] for row in rows[at + 2:]]
     assert methods[0].startswith("ours")
     assert methods[2:8] == ["PixelPick"] * 2 + ["MADBAL"] * 2 + ["EquAL"] * 2
     assert rows[at + 2][3:6] == ["20 px", "0.0116", "50.0 (1)"]  # 20 of 172800
+    assert rows[at + 2][9] == "last epoch, 1 run"  # the other one has not come so far
     shown = {(row[0], row[2]): row[3:8] for row in rows[at + 2:]}
     assert shown["PixelPick", "ResNet50"] == ["100 px", "0.0763", "62.8 ± 0.4 (5)",
                                               "68.5 ± 0.3 (5)", "91.7 %"]
