@@ -22,9 +22,10 @@ SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 
 
 def run_script(name: str, *arguments: str, cwd: Path, **environment: str) -> str:
+    own = {name: value for name, value in os.environ.items() if name != "USE_PYTHON"}  # over VENV
     done = subprocess.run(["sh", str(SCRIPTS / name), *arguments], cwd=cwd, text=True,
                           capture_output=True,
-                          env=os.environ | {"VENV": sys.prefix, **environment})
+                          env=own | {"VENV": sys.prefix, **environment})
     assert done.returncode == 0, done.stderr
     return done.stdout
 
