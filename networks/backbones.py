@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
+from torchvision.ops import Conv2dNormActivation
 
 from utils.errors import InputError
 
@@ -49,10 +50,16 @@ def _replace_stride_with_dilation(*stages: nn.Module) -> None:
         module.stride, dilation = (1, 1), following
 
 
+def _trained_on_cpu(x: Tensor) -> bool:
+    """Whether a convolution of `x` should suit oneDNN's backward pass (benchmarks/convolutions.py);
+    it is exported as what it is."""
+    return x.is_cpu and torch.is_grad_enabled() and not torch.compiler.is_exporting()
+
+
 class DilatedDepthwise(nn.Conv2d):
-    """A depthwise 3x3 convolution with padding = dilation = d, on the CPU computed on the d * d
-    interleaved sub-images without dilation: the same sums, but oneDNN's backward pass of the
-    dilated form takes several times as long in bfloat16. Exported as what it is."""
+    """A depthwise 3x3 convolution with padding = dilation = d, in training on the CPU computed on
+    the d * d interleaved sub-images without dilation: the same sums, but oneDNN's backward pass of
+    the dilated form takes ten times as long in bfloat16, twice in float32."""
 
     def __init__(self, weight: nn.Parameter, *, dilation: int) -> None:
         channels = weight.shape[0]
@@ -61,7 +68,7 @@ class DilatedDepthwise(nn.Conv2d):
         self.weight = weight
 
     def forward(self, x: Tensor) -> Tensor:
-        if not x.is_cpu or self.dilation == (1, 1) or torch.compiler.is_exporting():
+        if self.dilation == (1, 1) or not _trained_on_cpu(x):
             return super().forward(x)
         (d, _), (batch, channels, height, width) = self.dilation, x.shape
         x = F.pad(x, (0, -width % d, 0, -height % d))
@@ -71,7 +78,23 @@ class DilatedDepthwise(nn.Conv2d):
         x = F.conv2d(x.permute(0, 3, 1, 2), self.weight, padding=1, groups=channels)
         x = x.permute(0, 2, 3, 1).reshape(d, d, batch, h, w, channels)
         x = x.permute(2, 3, 0, 4, 1, 5).reshape(batch, d * h, d * w, channels)
-        return x[:, :height, :width].permute(0, 3, 1, 2)
+        return x[:, :height, :width].contiguous().permute(0, 3, 1, 2)
+
+
+class StridedDepthwise(nn.Conv2d):
+    """A depthwise 3x3 convolution with stride 2, in training on the CPU computed in float32:
+    oneDNN's backward pass of it takes six to sixteen times as long in bfloat16."""
+
+    def __init__(self, weight: nn.Parameter) -> None:
+        channels = weight.shape[0]
+        super().__init__(channels, channels, 3, stride=2, padding=1, groups=channels, bias=False)
+        self.weight = weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not _trained_on_cpu(x):
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float()).to(x.dtype)
 
 
 class MobileNetV2(nn.Module):
@@ -93,6 +116,10 @@ class MobileNetV2(nn.Module):
             depthwise = block.conv[1]  # convolution, batch norm, ReLU6
             depthwise[0] = DilatedDepthwise(depthwise[0].weight,
                                             dilation=depthwise[0].dilation[0])
+        for block in self.features[1:]:  # behind the stem
+            for layer in block.conv:
+                if isinstance(layer, Conv2dNormActivation) and layer[0].stride == (2, 2):
+                    layer[0] = StridedDepthwise(layer[0].weight)
         for module in self.features.modules():
             if isinstance(module, nn.ReLU6):
                 module.inplace = False  # in place, its input is copied for the backward pass

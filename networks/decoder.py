@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.windows import Windows
+from networks.windows import Windows, conv3x3
 from utils.distributed import sum_over_ranks
 
 WINDOW = 6  # of the decoder's input, a point; the 3x3 convolutions shrink it to 4 and 2
@@ -87,9 +87,9 @@ class PointDecoder(nn.Module):
 
         low = norm_relu(self.project_norm, self.project(windows.gather(low)), WINDOW)
         x = torch.cat([windows.interpolate(high).to(low.dtype), low], dim=1)  # (N, 304, 6, 6)
-        x = F.conv2d(x, self.conv1.weight)  # (N, 256, 4, 4)
+        x = conv3x3(x, self.conv1.weight)  # (N, 256, 4, 4)
         x = self.dropout1(norm_relu(self.norm1, x, WINDOW - 2))
-        x = F.conv2d(x, self.conv2.weight)  # (N, 256, 2, 2)
+        x = conv3x3(x, self.conv2.weight)  # (N, 256, 2, 2)
         x = norm_relu(self.norm2, x, WINDOW - 4)
         weights = windows.bilinear_weights
         if not at_all:

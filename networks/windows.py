@@ -41,6 +41,22 @@ def _rarities(length: int, size: int) -> tuple[float, ...]:
     return tuple((1 / reached.mean(axis=1)).tolist())
 
 
+def conv3x3(windows: Tensor, weight: Tensor) -> Tensor:
+    """`F.conv2d` without padding, of many small maps: `(N, C, k, k)` and weights `(D, C, 3, 3)` ->
+    `(N, D, k - 2, k - 2)`.
+
+    On a CPU as one product of matrices: oneDNN's gradients of such a convolution take about twice
+    as long (benchmarks/convolutions.py)."""
+    if windows.device.type != "cpu":
+        return F.conv2d(windows, weight)
+    if torch.is_autocast_enabled("cpu"):  # here, before there is nine times as much to convert
+        windows = windows.to(torch.get_autocast_dtype("cpu"))
+    rows, size = windows.permute(0, 2, 3, 1), windows.shape[-1] - 2
+    around = torch.cat([rows[:, y:y + size, x:x + size] for y in range(3) for x in range(3)],
+                       dim=3)  # (N, k - 2, k - 2, 9 * C)
+    return F.linear(around, weight.permute(0, 2, 3, 1).flatten(1)).permute(0, 3, 1, 2)
+
+
 class Windows:
     """The `width` x `width` windows of a map of `size` (h, w) around `points` `(B, M, 2)`, given as
     (y, x) in pixels of the map and clamped to it; N = B * M of them, `width` even. Their central

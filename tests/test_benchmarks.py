@@ -1,4 +1,4 @@
-"""benchmarks/run.py: that all of it runs, and that what it counts is right."""
+"""benchmarks/run.py, convolutions.py: that all of it runs, and that what it counts is right."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import roofline, run
+from benchmarks import convolutions, roofline, run
 from tests.conftest import quick_flags
 from utils.errors import InputError
 
@@ -44,6 +44,18 @@ def test_what_a_step_is_made_of(tmp_path: Path, capsys) -> None:
     assert row["steps_a_second_1"] > 0
     assert row["forward_ms"].keys() == {"2 exact", "2 tf32"}
     assert capsys.readouterr().out.count("| operation |") == 1
+
+
+def test_ways_of_convolutions(tmp_path: Path, capsys) -> None:
+    out = tmp_path / "figures.json"
+    assert convolutions.main(["--sizes", "90", "--points", "2", "--repeats", "1", "--json",
+                              str(out)]) == 0
+    steps = json.loads(out.read_text())["steps"]
+    assert [row["amp"] for row in steps] == ["on", "off"]
+    for row in steps:
+        assert row["seconds"].keys() == convolutions.WAYS.keys()
+        assert row["of_library"]["ours"] == row["seconds"]["ours"] / row["seconds"]["library"] > 0
+    assert capsys.readouterr().out.count("| 90x120 |") == 2
 
 
 def test_counted_work_of_a_linear_layer() -> None:
