@@ -94,7 +94,7 @@ class StridedDepthwise(nn.Conv2d):
         if not _trained_on_cpu(x):
             return super().forward(x)
         with torch.autocast("cpu", enabled=False):
-            return super().forward(x.float()).to(x.dtype)
+            return super().forward(x.to(self.weight.dtype)).to(x.dtype)
 
 
 class MobileNetV2(nn.Module):
