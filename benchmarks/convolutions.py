@@ -9,11 +9,10 @@ whole training steps, which take turns.
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -24,7 +23,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.machine import print_table
-from benchmarks.step import Step
+from benchmarks.step import Step, seconds_in_turns
 from utils.device import select_device
 from utils.files import write_json
 from utils.machine import describe_machine
@@ -37,27 +36,23 @@ LIBRARY = {
 WAYS = {"library": LIBRARY, **{f"only {name}": LIBRARY.keys() - {name} for name in LIBRARY},
         "ours": ()}  # which of ours are replaced
 SIZES = ((90, 120), (180, 240), (360, 480))
-WARMING_STEPS = 2
 
 
-def seconds_of_ways(step: Step, *, repeats: int) -> dict[str, list[float]]:
-    """Of each way the seconds of `repeats` steps."""
-    run = step.build(select_device("cpu"))
-    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
-    for _ in range(WARMING_STEPS + repeats):
-        for way, replaced in WAYS.items():
-            seconds[way].append(_seconds(run, replaced))
-    return {way: times[WARMING_STEPS:] for way, times in seconds.items()}
+def seconds_of_ways(step: Step, *, repeats: int) -> dict[str, float]:
+    """Of each way the median seconds of a step."""
+    device = select_device("cpu")
+    run = step.build(device)
+    ways = [partial(_run_with_library, run, replaced) for replaced in WAYS.values()]
+    seconds, _ = seconds_in_turns(ways, repeats=repeats, device=device)
+    return dict(zip(WAYS, seconds, strict=True))
 
 
-def _seconds(run: Callable[[], None], replaced: Iterable[str]) -> float:
-    """Of one step with the library's ways in place of these of ours."""
+def _run_with_library(run: Callable[[], None], replaced: Iterable[str]) -> None:
+    """`run` with the library's ways in place of these of ours."""
     with ExitStack() as stack:
         for name in replaced:
             stack.enter_context(patch(*LIBRARY[name]))
-        start = time.perf_counter()
         run()
-        return time.perf_counter() - start
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,11 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         for amp in ("on", "off"):
             step = Step(size=size, points=args.points, amp=amp)
             seconds = seconds_of_ways(step, repeats=args.repeats)
-            medians = {way: statistics.median(times) for way, times in seconds.items()}
             results.append({"size": size, "points": args.points, "batch_size": step.batch_size,
-                            "amp": amp, "seconds": medians,
-                            "of_library": {way: seconds / medians["library"]
-                                           for way, seconds in medians.items()}})
+                            "amp": amp, "seconds": seconds,
+                            "of_library": {way: taken / seconds["library"]
+                                           for way, taken in seconds.items()}})
     print_table(["size", "precision", "library, s", *(f"{way}, of it" for way in WAYS)],
                 [["x".join(map(str, row["size"])), "bfloat16" if row["amp"] == "on" else "float32",
                   row["seconds"]["library"], *row["of_library"].values()] for row in results])

@@ -67,7 +67,8 @@ def measure_steps(steps: Sequence[Step], *, repeats: int, device: torch.device,
                   rates: dict[str, float], with_memory: bool) -> list[dict]:
     """A row for each of a group."""
     rows = []
-    seconds, warming = seconds_in_turns(steps, repeats=repeats, device=device)
+    seconds, warming = seconds_in_turns([step.build(device) for step in steps], repeats=repeats,
+                                        device=device)
     for step, taken, until_warm in zip(steps, seconds, warming, strict=True):
         flops, moved = roofline.count(replace(step, compile=False).build(device))
         limits = roofline.limit(flops, moved, rates,

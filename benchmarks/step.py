@@ -111,13 +111,13 @@ def _plain_loss(network: nn.Module, images: Tensor, points: Tensor, labels: Tens
     return loss_of
 
 
-def seconds_in_turns(steps: Sequence[Step], *, repeats: int, device: torch.device
+def seconds_in_turns(made: Sequence[Callable[[], None]], *, repeats: int, device: torch.device
                      ) -> tuple[list[float], list[float]]:
-    """Of each, median seconds of a step and seconds until it was warm; the steps take turns, so
-    that all see the same machine. A turn on a GPU is ten steps, queued without waiting."""
+    """Of each, built by `Step.build`, median seconds of a step and seconds until it was warm; the
+    steps take turns, so that all see the same machine. A turn on a GPU is ten steps, queued without
+    waiting."""
     n = 10 if device.type == "cuda" else 1
-    made = [step.build(device) for step in steps]
-    seconds: list[list[float]] = [[] for _ in steps]
+    seconds: list[list[float]] = [[] for _ in made]
     for turn in range(repeats + WARMING_TURNS):
         for step, times in zip(made, seconds, strict=True):
             synchronise(device)

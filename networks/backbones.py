@@ -20,7 +20,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
-from torchvision.ops import Conv2dNormActivation
 
 from utils.errors import InputError
 
@@ -110,16 +109,16 @@ class MobileNetV2(nn.Module):
         self.strides = _stage_strides(output_stride)
         self.features = models.mobilenet_v2(weights=None, width_mult=width_multiplier).features[:18]
         self.channels = tuple(self.features[stage][-1].out_channels for stage in self._stages)
-        dilated = self.features[self._stages[self.strides.index(output_stride) + 1].start :]
+        first_dilated = self._stages[self.strides.index(output_stride) + 1].start
+        dilated = self.features[first_dilated:]
         _replace_stride_with_dilation(dilated)
         for block in dilated:
             depthwise = block.conv[1]  # convolution, batch norm, ReLU6
             depthwise[0] = DilatedDepthwise(depthwise[0].weight,
                                             dilation=depthwise[0].dilation[0])
-        for block in self.features[1:]:  # behind the stem
-            for layer in block.conv:
-                if isinstance(layer, Conv2dNormActivation) and layer[0].stride == (2, 2):
-                    layer[0] = StridedDepthwise(layer[0].weight)
+        for block in self.features[1:first_dilated]:  # behind the stem
+            if block.stride == 2:
+                block.conv[1][0] = StridedDepthwise(block.conv[1][0].weight)
         for module in self.features.modules():
             if isinstance(module, nn.ReLU6):
                 module.inplace = False  # in place, its input is copied for the backward pass

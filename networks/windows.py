@@ -47,7 +47,7 @@ def conv3x3(windows: Tensor, weight: Tensor) -> Tensor:
 
     On a CPU as one product of matrices: oneDNN's gradients of such a convolution take about twice
     as long (benchmarks/convolutions.py)."""
-    if windows.device.type != "cpu":
+    if not windows.is_cpu:
         return F.conv2d(windows, weight)
     if torch.is_autocast_enabled("cpu"):  # here, before there is nine times as much to convert
         windows = windows.to(torch.get_autocast_dtype("cpu"))

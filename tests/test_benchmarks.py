@@ -46,8 +46,7 @@ def test_what_a_step_is_made_of(tmp_path: Path, capsys) -> None:
     assert capsys.readouterr().out.count("| operation |") == 1
 
 
-def test_ways_of_convolutions(tmp_path: Path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(convolutions, "WARMING_STEPS", 0)
+def test_ways_of_convolutions(tmp_path: Path, capsys) -> None:
     out = tmp_path / "figures.json"
     assert convolutions.main(["--sizes", "90", "--points", "2", "--repeats", "1", "--json",
                               str(out)]) == 0

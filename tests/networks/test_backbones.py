@@ -1,4 +1,5 @@
-"""The contract of backbones, for every one and every output stride; widths; initial weights."""
+"""The contract of backbones, for every one and every output stride; widths; initial weights;
+its depthwise convolutions."""
 
 from __future__ import annotations
 
@@ -6,10 +7,12 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
 
 from networks import BACKBONES, IMAGENET_WEIGHTS, NETWORKS, OUTPUT_STRIDES, build_network
+from networks.backbones import DilatedDepthwise, StridedDepthwise
 from networks.weights import load_backbone_weights
 from utils.errors import InputError
 
@@ -150,3 +153,47 @@ def test_a_seed_gives_the_same_network(network, name):
 
     assert torch.equal(weights(0), weights(0))
     assert not torch.equal(weights(0), weights(1))
+
+
+# --- depthwise convolutions ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dilation", [1, 2, 4])
+@pytest.mark.parametrize("size", [(9, 11), (8, 8), (7, 4), (3, 2), (1, 1)])
+def test_dilated_depthwise_is_a_dilated_convolution(size, dilation):
+    generator = torch.Generator().manual_seed(11)
+    x = torch.randn(2, 6, *size, generator=generator, requires_grad=True)
+    weight = nn.Parameter(torch.randn(6, 1, 3, 3, generator=generator))
+    ours = DilatedDepthwise(weight, dilation=dilation)(x)
+    expected = F.conv2d(x, weight, padding=dilation, dilation=dilation, groups=6)
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+    random = torch.randn(ours.shape, generator=generator)
+    for gradient, reference in zip(*(torch.autograd.grad((out * random).sum(), [x, weight])
+                                     for out in (ours, expected)), strict=True):
+        torch.testing.assert_close(gradient, reference, atol=1e-4, rtol=1e-5)
+
+
+def test_strided_depthwise_is_a_strided_convolution_in_float32():
+    generator = torch.Generator().manual_seed(12)
+    x = torch.randn(2, 6, 9, 7, generator=generator)
+    layer = StridedDepthwise(nn.Parameter(torch.randn(6, 1, 3, 3, generator=generator)))
+    expected = F.conv2d(x, layer.weight, stride=2, padding=1, groups=6)
+    torch.testing.assert_close(layer(x), expected)
+    rounded = x.bfloat16().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = layer(rounded)
+    assert out.dtype == torch.bfloat16
+    exact = F.conv2d(rounded.float(), layer.weight, stride=2, padding=1, groups=6)
+    torch.testing.assert_close(out, exact.bfloat16(), atol=0, rtol=0)
+    gradients = [torch.autograd.grad(y.float().sum(), [rounded, layer.weight])
+                 for y in (out, exact)]
+    for gradient, reference in zip(*gradients, strict=True):
+        torch.testing.assert_close(gradient, reference, atol=0.02, rtol=0.01)
+
+
+def test_mobilenets_strides_are_trained_in_float32():
+    """As many as there are behind the stem above the output stride."""
+    found = [module for module in build_network("deeplab", backbone="mobilenetv2",
+                                                n_classes=3).modules()
+             if isinstance(module, StridedDepthwise)]
+    assert len(found) == 3
